@@ -1,0 +1,1 @@
+"""What every method shares: protocol, masks, data, engine, metrics, results, command line."""
