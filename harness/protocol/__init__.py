@@ -1,0 +1,1 @@
+"""Protocol files: what they may say, how they are read, and the runs they expand into."""
