@@ -1,0 +1,1 @@
+"""Training and evaluation of one run: batches on the device, stages, selection, checkpoints."""

@@ -1,0 +1,74 @@
+"""State of a run in one safetensors file: nested dictionaries and lists, no pickle."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ..files import written_whole
+
+
+def save_state(path: Path, state: Any) -> None:
+    """Writes nested dictionaries, lists and tuples of tensors and plain values.
+
+    Keys may be strings or integers (optimisers use both). The file is whole or absent.
+
+    Args:
+        path: The file.
+        state: The state; tensors of any device and dtype.
+
+    Raises:
+        TypeError: A leaf is neither a tensor nor a plain value.
+    """
+    tensors: dict[str, Tensor] = {}
+    structure = _take_apart(state, tensors)
+    with written_whole(path) as temporary:
+        save_file(tensors, temporary, metadata={"structure": json.dumps(structure)})
+
+
+def load_state(path: Path, device: torch.device | str = "cpu") -> Any:
+    """Reads what ``save_state`` wrote.
+
+    Args:
+        path: The file.
+        device: Where tensors go.
+    """
+    with safe_open(path, framework="pt", device=str(device)) as file:
+        structure = json.loads(file.metadata()["structure"])
+        return _put_together(structure, {name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
+
+
+def _take_apart(value: Any, tensors: dict[str, Tensor]) -> Any:
+    if isinstance(value, Tensor):
+        name = f"t{len(tensors)}"
+        # Clones: views and tied tensors share storage, which the format refuses.
+        tensors[name] = value.detach().clone().contiguous()
+        return {"tensor": name}
+    if isinstance(value, dict):
+        return {"dict": [[key, _take_apart(item, tensors)] for key, item in value.items()]}
+    if isinstance(value, list):
+        return {"list": [_take_apart(item, tensors) for item in value]}
+    if isinstance(value, tuple):
+        return {"tuple": [_take_apart(item, tensors) for item in value]}
+    if value is None or isinstance(value, bool | int | float | str):
+        return {"value": value}
+    raise TypeError(f"training state holds a {type(value).__name__}; tensors and plain values only")
+
+
+def _put_together(node: Any, tensors: dict[str, Tensor]) -> Any:
+    ((kind, content),) = node.items()
+    if kind == "tensor":
+        return tensors[content]
+    if kind == "dict":
+        return {key: _put_together(item, tensors) for key, item in content}
+    if kind == "list":
+        return [_put_together(item, tensors) for item in content]
+    if kind == "tuple":
+        return tuple(_put_together(item, tensors) for item in content)
+    return content

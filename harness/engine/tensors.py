@@ -1,0 +1,299 @@
+"""A split on the device: features, masks and batches by index selection.
+
+The data sets of the field are small, so everything lives on the device for the whole run. A batch
+is an index selection; no worker process, no per-sample Python, no read-back from the device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..batch import Batch
+from ..corpus.records import Corpus
+from ..spec import Level
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """Mean and deviation per feature column of each modality; identity where ``None``.
+
+    Attributes:
+        mean: Per modality ``[d]`` float64.
+        deviation: Per modality ``[d]`` float64, 1 for constant columns.
+    """
+
+    mean: Mapping[str, np.ndarray]
+    deviation: Mapping[str, np.ndarray]
+
+
+def fit_scaling(corpus: Corpus, rows: np.ndarray, kind: str) -> Scaling | None:
+    """Fits feature scaling on observed training rows (valid frames of sequences).
+
+    Args:
+        corpus: The data.
+        rows: Training rows.
+        kind: ``"none"`` or ``"standard"``.
+    """
+    if kind == "none":
+        return None
+    mean, deviation = {}, {}
+    for name, features in corpus.features.items():
+        chosen = rows[features.observed[rows]]
+        values = features.values[chosen]
+        if features.lengths is not None:
+            valid = np.arange(values.shape[1])[None, :] < features.lengths[chosen][:, None]
+            values = values[valid]
+        values = values.astype(np.float64)
+        if len(values) == 0:
+            mean[name], deviation[name] = np.zeros(features.dim), np.ones(features.dim)
+            continue
+        spread = values.std(axis=0)
+        mean[name] = values.mean(axis=0)
+        # A column that is constant up to rounding is centred, not blown up.
+        deviation[name] = np.where(spread > 1e-6 * (1 + np.abs(mean[name])), spread, 1.0)
+    return Scaling(mean, deviation)
+
+
+@dataclass(frozen=True)
+class Masks:
+    """What is available of a split: drawn by the schedule and really observed.
+
+    Attributes:
+        available: ``[N, M]`` bool.
+        frames: Per modality ``[N, T]`` bool, kept by a frame-level schedule; ``None`` otherwise.
+        pooled: Per modality ``[N, d]`` mean over the kept frames, for methods that take vectors;
+            ``None`` without a frame-level schedule.
+        repaired: Utterances of which nothing would be left; they keep all that was observed.
+    """
+
+    available: Tensor
+    frames: Mapping[str, Tensor] | None = None
+    pooled: Mapping[str, Tensor] | None = None
+    repaired: int = 0
+
+
+class SplitTensors:
+    """One split of a corpus on a device, at the level that a method takes.
+
+    Args:
+        corpus: The data.
+        rows: Rows of the split.
+        targets: ``[N]`` labels of these rows.
+        level: What a batch holds.
+        device: Where the tensors live.
+        scaling: Feature scaling, or ``None``.
+        tokens: Whether to carry token ids.
+    """
+
+    def __init__(
+        self,
+        corpus: Corpus,
+        rows: np.ndarray,
+        targets: np.ndarray,
+        level: Level,
+        device: torch.device,
+        scaling: Scaling | None = None,
+        tokens: bool = False,
+    ) -> None:
+        self.level = level
+        self.device = device
+        self.modalities = tuple(corpus.features)
+        self.utterances = corpus.utterances.iloc[rows]
+        self.ids: list[str] = self.utterances["id"].tolist()
+        self._observed = np.stack([corpus.features[name].observed[rows] for name in self.modalities], axis=1)
+        self._values: dict[str, Tensor] = {}
+        self._sequences: dict[str, Tensor] = {}  # frames of modalities that are pooled to vectors
+        self._frames: dict[str, Tensor] = {}
+        for name, features in corpus.features.items():
+            values = features.values[rows].astype(np.float32, copy=True)
+            lengths = np.ones(len(rows), int) if features.lengths is None else features.lengths[rows]
+            if scaling is not None:
+                values = ((values - scaling.mean[name]) / scaling.deviation[name]).astype(np.float32)
+            if values.ndim == 2 and level == "sequences":
+                values = values[:, None, :]
+            if values.ndim == 3:
+                valid = np.arange(values.shape[1])[None, :] < lengths[:, None]
+                values[~valid] = 0.0
+                self._frames[name] = torch.from_numpy(valid).to(device)
+            values[~features.observed[rows]] = 0.0
+            tensor = torch.from_numpy(values).to(device)
+            if values.ndim == 3 and level != "sequences":
+                self._sequences[name] = tensor
+                tensor = masked_mean(tensor, self._frames[name])
+            self._values[name] = tensor
+        self.sequence_lengths = {
+            name: np.asarray(frames.sum(dim=1).cpu()) for name, frames in self._frames.items()
+        }
+        dtype = np.float32 if targets.dtype.kind == "f" else np.int64
+        self.labels = torch.from_numpy(targets.astype(dtype)).to(device)
+        self.order = _dialogue_rows(self.utterances["dialogue"].to_numpy())
+        self._speakers = torch.from_numpy(
+            local_speakers(self.utterances["dialogue"].to_numpy(), self.utterances["speaker"].to_numpy())
+        ).to(device)
+        self._dialogue_rows = _padded(self.order).to(device) if level == "dialogues" else None
+        self._tokens = None
+        if tokens and corpus.tokens is not None:
+            ids = torch.from_numpy(corpus.tokens.ids[rows].astype(np.int64)).to(device)
+            self._tokens = (
+                ids,
+                torch.from_numpy(corpus.tokens.mask[rows]).to(device),
+                torch.from_numpy(corpus.tokens.special[rows]).to(device),
+                corpus.tokens.unknown,
+            )
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def units(self) -> int:
+        """Number of batch units: dialogues or utterances."""
+        return len(self.order) if self.level == "dialogues" else len(self)
+
+    def masks(self, drawn: np.ndarray, frames: Mapping[str, np.ndarray] | None = None) -> Masks:
+        """Joins a draw with what was really observed and moves it to the device.
+
+        Args:
+            drawn: ``[N, M]`` bool, True where the schedule keeps the modality.
+            frames: Per modality ``[N, T]`` bool, True where a frame is kept.
+        """
+        available = drawn & self._observed
+        kept: dict[str, np.ndarray] = {}
+        if frames is not None:
+            kept = {name: frames[name] & valid.cpu().numpy() for name, valid in self._frames.items()}
+            for index, name in enumerate(self.modalities):
+                if name in kept:
+                    available[:, index] &= kept[name].any(axis=1)
+        empty = ~available.any(axis=1)
+        available[empty] = self._observed[empty]
+        for name, mask in kept.items():
+            mask[empty] = self._frames[name].cpu().numpy()[empty]
+        on_device = {name: torch.from_numpy(mask).to(self.device) for name, mask in kept.items()}
+        pooled = None
+        if on_device and self.level != "sequences":
+            pooled = {name: masked_mean(self._sequences[name], mask) for name, mask in on_device.items()}
+        return Masks(
+            torch.from_numpy(available).to(self.device), on_device or None, pooled, int(empty.sum())
+        )
+
+    def everything(self) -> Masks:
+        """Masks that leave all that was observed."""
+        return Masks(torch.from_numpy(self._observed.copy()).to(self.device))
+
+    def batch(self, units: Tensor, masks: Masks, labels: bool, targets: bool) -> Batch:
+        """The batch of some dialogues or utterances.
+
+        Args:
+            units: Positions of dialogues or utterances, on the CPU.
+            masks: What is available.
+            labels: Whether to give labels.
+            targets: Whether to give the true features of absent modalities.
+        """
+        if self.level == "dialogues":
+            chosen = units.tolist()
+            lengths = tuple(len(self.order[unit]) for unit in chosen)
+            assert self._dialogue_rows is not None
+            rows = self._dialogue_rows[units.to(self.device), : max(lengths)]
+        else:
+            lengths = (1,) * len(units)
+            rows = units.to(self.device)
+        real = rows >= 0
+        safe = rows.clamp(min=0)
+        available = masks.available[safe] & real[..., None]
+        features: dict[str, Tensor] = {}
+        true: dict[str, Tensor] = {}
+        frames: dict[str, Tensor] = {}
+        kept: dict[str, Tensor] = {}
+        for index, name in enumerate(self.modalities):
+            values = self._values[name][safe]
+            present = available[..., index]
+            if self.level == "sequences":
+                valid = self._frames[name][safe]
+                seen = valid & present[:, None]
+                if masks.frames is not None:
+                    seen = seen & masks.frames[name][safe]
+                frames[name], kept[name] = valid, seen
+                features[name] = torch.where(seen[..., None], values, 0.0)
+                true[name] = values
+                continue
+            true[name] = torch.where(real[..., None], values, 0.0)
+            if masks.pooled is not None and name in masks.pooled:
+                values = masks.pooled[name][safe]
+            features[name] = torch.where(present[..., None], values, 0.0)
+        token_ids = token_mask = None
+        if self._tokens is not None:
+            token_ids, token_mask = self._token_batch(safe, available, masks)
+        return Batch(
+            features=features,
+            available=available,
+            real=real,
+            speakers=torch.where(real, self._speakers[safe], 0),
+            lengths=lengths,
+            rows=rows,
+            labels=torch.where(real, self.labels[safe], 0) if labels else None,
+            frames=frames or None,
+            frames_available=kept or None,
+            targets=true if targets else None,
+            tokens=token_ids,
+            token_mask=token_mask,
+        )
+
+    def _token_batch(self, rows: Tensor, available: Tensor, masks: Masks) -> tuple[Tensor, Tensor]:
+        """Token ids with lost tokens, or the tokens of absent text, replaced by the unknown token."""
+        assert self._tokens is not None
+        ids, real, special, unknown = self._tokens
+        seen = available[..., self.modalities.index("text"), None].expand(ids[rows].shape)
+        if masks.frames is not None and "text" in masks.frames:
+            kept = masks.frames["text"][rows]
+            if kept.shape == seen.shape:
+                seen = seen & kept
+        keep = seen | special[rows] | ~real[rows]
+        return torch.where(keep, ids[rows], unknown), real[rows]
+
+
+def masked_mean(values: Tensor, valid: Tensor) -> Tensor:
+    """Mean over valid frames; zero where there is none.
+
+    Args:
+        values: ``[..., T, d]``.
+        valid: ``[..., T]`` bool.
+    """
+    weights = valid[..., None].to(values.dtype)
+    total = torch.where(valid[..., None], values, 0.0).sum(dim=-2)
+    return total / weights.sum(dim=-2).clamp(min=1.0)
+
+
+def local_speakers(dialogues: Sequence[str], speakers: Sequence[str]) -> np.ndarray:
+    """Speaker numbers local to each dialogue, by order of first appearance.
+
+    Args:
+        dialogues: ``[N]`` dialogue of each utterance, in order.
+        speakers: ``[N]`` speaker name of each utterance.
+    """
+    known: dict[str, dict[str, int]] = {}
+    numbers = np.zeros(len(dialogues), dtype=np.int64)
+    for row, (dialogue, speaker) in enumerate(zip(dialogues, speakers, strict=True)):
+        seen = known.setdefault(dialogue, {})
+        numbers[row] = seen.setdefault(speaker, len(seen))
+    return numbers
+
+
+def _dialogue_rows(dialogues: Sequence[str]) -> list[list[int]]:
+    """Rows of each dialogue, dialogues in order of first appearance."""
+    rows: dict[str, list[int]] = {}
+    for row, dialogue in enumerate(dialogues):
+        rows.setdefault(dialogue, []).append(row)
+    return list(rows.values())
+
+
+def _padded(order: Sequence[Sequence[int]]) -> Tensor:
+    """``[D, S]`` rows of each dialogue, -1 on padding."""
+    longest = max((len(rows) for rows in order), default=1)
+    table = torch.full((len(order), longest), -1, dtype=torch.int64)
+    for index, rows in enumerate(order):
+        table[index, : len(rows)] = torch.tensor(rows)
+    return table

@@ -1,0 +1,1 @@
+"""The trained constant: the reference row that every method must beat."""

@@ -1,0 +1,1 @@
+"""Early fusion: zero-filled concatenation through a small network."""

@@ -1,0 +1,1 @@
+"""Late fusion: a head per modality, averaged over the available ones."""
