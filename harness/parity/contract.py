@@ -238,7 +238,7 @@ class Component(ABC):
         ``weights_unused``.
         """
 
-    def after_backward(self, outcome: Outcome) -> None:
+    def after_backward(self, outcome: Outcome) -> None:  # noqa: B027
         """Called after each backward pass of the total, before clipping; may edit ``.grad``."""
 
     def collect(self, passes: Sequence[Pass]) -> Mapping[str, Tensor]:
@@ -249,4 +249,6 @@ class Component(ABC):
 def gradient_norm(parameters: Collection[Tensor]) -> Tensor:
     """Global L2 norm over all gradients there are."""
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    if not gradients:
+        return torch.zeros(())
     return torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(g) for g in gradients]))
