@@ -93,7 +93,9 @@ def predict(method: Method, split: SplitTensors, masks: Masks, batch_size: int, 
     )
 
 
-def score(predicted: Predicted, labels: np.ndarray, spec: DataSpec, names: Sequence[str]) -> dict[str, float | None]:
+def score(
+    predicted: Predicted, labels: np.ndarray, spec: DataSpec, names: Sequence[str]
+) -> dict[str, float | None]:
     """Metrics of predictions.
 
     Raises:

@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..errors import UserError
-from ..schedules import Frames, MaskSummary, Schedule, describe, draw_availability, draw_frames
+from ..schedules import (
+    Frames,
+    MaskSummary,
+    Schedule,
+    describe,
+    describe_frames,
+    draw_availability,
+    draw_frames,
+)
 from .evaluation import Condition
 from .tensors import Masks, SplitTensors
 
@@ -63,4 +71,11 @@ def conditions(
 
 def summarise(split: SplitTensors, masks: Masks) -> MaskSummary:
     """Realised rates, pattern shares and hash of the masks of a split."""
-    return describe(masks.available.cpu().numpy(), split.modalities, split.ids)
+    if masks.frames is not None:
+        return describe_frames(
+            {name: (kept | ~split.frames[name]).cpu().numpy() for name, kept in masks.frames.items()},
+            ids=split.id_hashes,
+            modality_lengths=split.sequence_lengths,
+            protected=split.protected,
+        )
+    return describe(masks.available.cpu().numpy(), split.modalities, split.id_hashes)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ..batch import Batch
 from ..corpus.records import Corpus
+from ..schedules import IdHashes
 from ..spec import Level
 
 
@@ -105,10 +106,11 @@ class SplitTensors:
         self.modalities = tuple(corpus.features)
         self.utterances = corpus.utterances.iloc[rows]
         self.ids: list[str] = self.utterances["id"].tolist()
+        self.id_hashes = IdHashes.of(self.ids)
         self._observed = np.stack([corpus.features[name].observed[rows] for name in self.modalities], axis=1)
         self._values: dict[str, Tensor] = {}
         self._sequences: dict[str, Tensor] = {}  # frames of modalities that are pooled to vectors
-        self._frames: dict[str, Tensor] = {}
+        self.frames: dict[str, Tensor] = {}
         for name, features in corpus.features.items():
             values = features.values[rows].astype(np.float32, copy=True)
             lengths = np.ones(len(rows), int) if features.lengths is None else features.lengths[rows]
@@ -119,16 +121,18 @@ class SplitTensors:
             if values.ndim == 3:
                 valid = np.arange(values.shape[1])[None, :] < lengths[:, None]
                 values[~valid] = 0.0
-                self._frames[name] = torch.from_numpy(valid).to(device)
+                self.frames[name] = torch.from_numpy(valid).to(device)
             values[~features.observed[rows]] = 0.0
             tensor = torch.from_numpy(values).to(device)
             if values.ndim == 3 and level != "sequences":
                 self._sequences[name] = tensor
-                tensor = masked_mean(tensor, self._frames[name])
+                tensor = masked_mean(tensor, self.frames[name])
             self._values[name] = tensor
         self.sequence_lengths = {
-            name: np.asarray(frames.sum(dim=1).cpu()) for name, frames in self._frames.items()
+            name: frames.sum(dim=1).cpu().numpy() for name, frames in self.frames.items()
         }
+        self.max_lengths = {name: frames.shape[1] for name, frames in self.frames.items()}
+        self.protected = self._protected_tokens(corpus, rows)
         dtype = np.float32 if targets.dtype.kind == "f" else np.int64
         self.labels = torch.from_numpy(targets.astype(dtype)).to(device)
         self.order = _dialogue_rows(self.utterances["dialogue"].to_numpy())
@@ -149,6 +153,13 @@ class SplitTensors:
     def __len__(self) -> int:
         return len(self.ids)
 
+    def _protected_tokens(self, corpus: Corpus, rows: np.ndarray) -> dict[str, np.ndarray]:
+        """Text frames that stand for special tokens, where frames and tokens are aligned."""
+        tokens = corpus.tokens
+        if tokens is None or tokens.special.shape[1] != self.max_lengths.get("text"):
+            return {}
+        return {"text": tokens.special[rows]}
+
     @property
     def units(self) -> int:
         """Number of batch units: dialogues or utterances."""
@@ -164,21 +175,19 @@ class SplitTensors:
         available = drawn & self._observed
         kept: dict[str, np.ndarray] = {}
         if frames is not None:
-            kept = {name: frames[name] & valid.cpu().numpy() for name, valid in self._frames.items()}
+            kept = {name: frames[name] & valid.cpu().numpy() for name, valid in self.frames.items()}
             for index, name in enumerate(self.modalities):
                 if name in kept:
                     available[:, index] &= kept[name].any(axis=1)
         empty = ~available.any(axis=1)
         available[empty] = self._observed[empty]
         for name, mask in kept.items():
-            mask[empty] = self._frames[name].cpu().numpy()[empty]
+            mask[empty] = self.frames[name].cpu().numpy()[empty]
         on_device = {name: torch.from_numpy(mask).to(self.device) for name, mask in kept.items()}
         pooled = None
         if on_device and self.level != "sequences":
             pooled = {name: masked_mean(self._sequences[name], mask) for name, mask in on_device.items()}
-        return Masks(
-            torch.from_numpy(available).to(self.device), on_device or None, pooled, int(empty.sum())
-        )
+        return Masks(torch.from_numpy(available).to(self.device), on_device or None, pooled, int(empty.sum()))
 
     def everything(self) -> Masks:
         """Masks that leave all that was observed."""
@@ -212,7 +221,7 @@ class SplitTensors:
             values = self._values[name][safe]
             present = available[..., index]
             if self.level == "sequences":
-                valid = self._frames[name][safe]
+                valid = self.frames[name][safe]
                 seen = valid & present[:, None]
                 if masks.frames is not None:
                     seen = seen & masks.frames[name][safe]

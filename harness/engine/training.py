@@ -229,7 +229,9 @@ class Training:
         progress.train_seconds += trained - begun
         if not all(math.isfinite(value) for value in losses.values()):
             wrong = [name for name, value in losses.items() if not math.isfinite(value)]
-            raise Diverged(f"{', '.join(wrong)} is not finite in epoch {progress.step} (stage {stage.name!r})")
+            raise Diverged(
+                f"{', '.join(wrong)} is not finite in epoch {progress.step} (stage {stage.name!r})"
+            )
         validation = self._validate(stage)
         self.method.end_epoch(progress.epoch, validation)
         logged = {name: _plain(value) for name, value in self.method.log().items()}

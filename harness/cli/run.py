@@ -1,0 +1,95 @@
+"""``bench.py run``: computes a protocol and prints its leaderboard."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from .options import add_protocol_arguments, load_plan, store_of
+
+if TYPE_CHECKING:
+    from ..execute import Outcome
+    from ..protocol.plan import Plan
+    from ..store import Store
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of ``bench.py run``."""
+    add_protocol_arguments(parser)
+    parser.add_argument("--retry", action="store_true", help="repeat runs that failed or diverged")
+    parser.add_argument("--no-mlflow", action="store_true", help="do not log to MLflow now (mlflow sync can)")
+    parser.add_argument("--quiet", action="store_true", help="no progress, only the leaderboard and failures")
+    parser.add_argument("--json", action="store_true", help="print the leaderboard as JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Runs a protocol: 0 if every run has a result, 1 if one failed."""
+    from ..execute import execute
+    from ..files import write_json
+    from ..leaderboard.files import write_leaderboard
+    from ..leaderboard.render import render_json, render_terminal
+    from ..report import make_boards
+    from .display import Quiet, Terminal
+
+    plan = load_plan(args)
+    store = store_of(args, plan.protocol)
+    store.folder.mkdir(parents=True, exist_ok=True)
+    write_json(store.folder / "protocol.json", plan.protocol.model_dump(mode="json", by_alias=True))
+    mirror = _Mirror(args, store)
+    quiet = args.quiet or args.json
+    display = Quiet() if quiet else Terminal([run for run in plan.runs if not run.skip])
+    try:
+        with display:
+            outcome = execute(plan, store, display, args.retry, mirror.submit)
+    finally:
+        interrupted = sys.exc_info()[0] is not None
+        if interrupted:
+            mirror.close(quiet)
+    boards = make_boards(plan, store)
+    write_leaderboard(boards, store.folder)
+    mirror.close(quiet)
+    if args.json:
+        print(render_json(boards))
+    else:
+        for board in boards:
+            print(render_terminal(board))
+        print(_closing(plan, store, outcome))
+    return 1 if outcome.failed else 0
+
+
+def _closing(plan: Plan, store: Store, outcome: Outcome) -> str:
+    skipped = {(run.variant.label, run.skip) for run in plan.runs if run.skip}
+    lines = [f"skipped {label}: {reason}" for label, reason in sorted(skipped)]
+    done = len(outcome.computed)
+    lines.append(f"{done} runs computed, {outcome.reused} reused, {len(outcome.failed)} without a result")
+    if outcome.failed:
+        lines.append("repeat failed runs with --retry; the reason is in each run.json")
+    lines.append(f"tables: {store.folder / 'leaderboard.md'} (also .csv and .json)")
+    return "\n".join(lines)
+
+
+class _Mirror:
+    """MLflow's mirror of this execution, or nothing where it is switched off."""
+
+    def __init__(self, args: argparse.Namespace, store: Store) -> None:
+        self._mirror = None
+        if args.no_mlflow or os.environ.get("IMER_NO_MLFLOW"):
+            return
+        from ..tracking import Execution, Mirror
+
+        self._mirror = Mirror()
+        self._mirror.start(store.folder, Execution(command=" ".join(["bench.py", *sys.argv[1:]])))
+
+    def submit(self, stored) -> None:
+        if self._mirror is not None:
+            self._mirror.submit(stored.folder)
+
+    def close(self, quiet: bool) -> None:
+        if self._mirror is None:
+            return
+        report = str(self._mirror.close())
+        if report and not quiet:
+            print(report, file=sys.stderr)
+        self._mirror = None

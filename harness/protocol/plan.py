@@ -1,0 +1,422 @@
+"""Expands a protocol into runs, each with its address.
+
+A run is one (method variant, data set, fold, training condition, seed), tested on its conditions.
+Nothing here imports torch: planning is quick, and a finished protocol is recognised without it.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from ..corpus.info import DatasetInfo
+from ..corpus.splits import Split
+from ..errors import UnknownName, UserError
+from ..hashing import address
+from ..record import HyperParameters, MethodInfo
+from ..registry import method_info
+from ..samples import Samples, choose_level, data_spec
+from ..schedules import MASK_VERSION, Complete, Schedule, canonical, check_schedule, parse_schedule, presets
+from ..spec import DataSpec, Level
+from .schema import DataEntry, MethodEntry, Protocol, ScheduleEntry
+
+# Raised by every change of the engine that changes numbers.
+ENGINE_NUMERICS = 1
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One row of the comparison.
+
+    Attributes:
+        label: Row name in tables.
+        info: Record of the method.
+        profile: Preset of hyper-parameters.
+        entry: The protocol's entry.
+    """
+
+    label: str
+    info: MethodInfo
+    profile: str
+    entry: MethodEntry
+
+
+@dataclass(frozen=True)
+class DataPlan:
+    """One data set of a protocol, loaded.
+
+    Attributes:
+        entry: The protocol's entry.
+        info: Record of the data set.
+        samples: Data and targets.
+        splits: Training, validation and test rows by fold (``None``: no folds).
+        test: Test conditions.
+    """
+
+    entry: DataEntry
+    info: DatasetInfo
+    samples: Samples
+    splits: Mapping[int | None, Split]
+    test: tuple[Schedule, ...]
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """Names of the modalities in mask order."""
+        return tuple(self.samples.corpus.features)
+
+
+@dataclass(frozen=True)
+class Execution:
+    """Where and how runs are computed; part of every address.
+
+    Attributes:
+        device: ``"cpu"`` or ``"cuda"``.
+        threads: CPU threads of one run.
+        precision: ``"float32"`` or ``"bf16"``.
+    """
+
+    device: str
+    threads: int
+    precision: str
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """One run, before it is computed.
+
+    Attributes:
+        variant: Method and row name.
+        data: The data set.
+        fold: Fold, or ``None``.
+        seed: Training seed.
+        train: Training schedule.
+        validation: Validation conditions.
+        test: Test conditions.
+        parameters: Resolved hyper-parameters.
+        spec: Shape of the data for this method.
+        note: Note on a lossy conversion of the input, or empty.
+        skip: Why the method does not apply here, or empty.
+        address: Run address; empty if skipped.
+        stage_address: Address of what leading shared stages depend on; empty if skipped.
+        comparison_hash: Results share a ranking if and only if this agrees.
+    """
+
+    variant: Variant
+    data: DataPlan
+    fold: int | None
+    seed: int
+    train: Schedule
+    validation: tuple[Schedule, ...]
+    test: tuple[Schedule, ...]
+    parameters: HyperParameters
+    spec: DataSpec
+    note: str
+    skip: str
+    address: str
+    stage_address: str
+    comparison_hash: str
+
+    @property
+    def name(self) -> str:
+        """Readable name, for folders and logs."""
+        parts = [self.variant.label, self.data.info.name]
+        if self.fold is not None:
+            parts.append(f"fold{self.fold}")
+        return "-".join([*parts, self.train.name, f"seed{self.seed}"])
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All runs of a protocol.
+
+    Attributes:
+        protocol: The protocol.
+        execution: Where and how.
+        data: The data sets.
+        runs: Runs in the order they are computed.
+    """
+
+    protocol: Protocol
+    execution: Execution
+    data: tuple[DataPlan, ...]
+    runs: tuple[PlannedRun, ...]
+
+    def shard(self, index: int, count: int) -> Plan:
+        """Part ``index`` of ``count`` (counted from 1); the parts together are the plan."""
+        return replace(self, runs=self.runs[index - 1 :: count])
+
+
+def make_plan(protocol: Protocol, data: Sequence[DataPlan], execution: Execution) -> Plan:
+    """Expands a protocol.
+
+    Args:
+        protocol: The protocol.
+        data: Its data sets, loaded (``load_data``).
+        execution: Where and how runs are computed.
+
+    Raises:
+        UserError: A method, profile, hyper-parameter or condition can't be used.
+    """
+    variants = _variants(protocol)
+    runs = [
+        run
+        for plan in data
+        for seed in protocol.train.seeds
+        for fold in plan.splits
+        for train in _training_schedules(protocol, plan)
+        for variant in variants
+        for run in (_planned(protocol, plan, execution, variant, fold, train, seed),)
+    ]
+    _refuse_twins(runs)
+    return Plan(protocol, execution, tuple(data), tuple(runs))
+
+
+def parse_conditions(
+    entries: Iterable[ScheduleEntry], protocol: Protocol, modalities: Sequence[str]
+) -> tuple[Schedule, ...]:
+    """Conditions by name, table or preset, each once.
+
+    Args:
+        entries: What the protocol file says.
+        protocol: The protocol.
+        modalities: Modalities in mask order.
+
+    Raises:
+        UserError: A condition can't be understood or does not fit the protocol's unit of loss.
+    """
+    found: dict[str, Schedule] = {}
+    for entry in entries:
+        if isinstance(entry, str) and entry.startswith("preset:"):
+            schedules = presets(entry.removeprefix("preset:"), modalities).test
+        else:
+            schedules = (parse_condition(entry, protocol, modalities),)
+        for schedule in schedules:
+            _check_unit(schedule, protocol)
+            found.setdefault(schedule.name, schedule)
+    return tuple(found.values())
+
+
+def parse_condition(entry: ScheduleEntry, protocol: Protocol, modalities: Sequence[str]) -> Schedule:
+    """One schedule by name (``"random-0.3"``) or as a table."""
+    comparison = protocol.comparison
+    where = f"condition {entry!r}"
+    try:
+        if isinstance(entry, str):
+            return parse_schedule(
+                entry, modalities, comparison.pattern, comparison.draw, literature=protocol.literature
+            )
+        table = {"literature": protocol.literature, **entry} if entry.get("kind") == "random" else entry
+        schedule: Schedule = TypeAdapter(Schedule).validate_python(table)
+        check_schedule(schedule, modalities)
+        return canonical(schedule, modalities)
+    except ValidationError as error:
+        issue = error.errors()[0]
+        key = ".".join(str(part) for part in issue["loc"])
+        raise UserError(f"protocol {protocol.name!r}: {where}: {key}: {issue['msg']}") from None
+    except ValueError as error:
+        raise UserError(f"protocol {protocol.name!r}: {where}: {error}") from None
+
+
+def _check_unit(schedule: Schedule, protocol: Protocol) -> None:
+    if schedule.kind == "frames" and protocol.comparison.unit != "frame":
+        raise UserError(
+            f"protocol {protocol.name!r}: condition {schedule.name!r} loses frames, but comparison.unit is "
+            f"{protocol.comparison.unit!r}; set it to 'frame'"
+        )
+
+
+def _training_schedules(protocol: Protocol, data: DataPlan) -> tuple[Schedule, ...]:
+    train = protocol.train
+    if protocol.comparison.regime == "no_prior":
+        return (Complete(),)
+    if protocol.comparison.regime == "single":
+        assert train.schedule is not None
+        return parse_conditions([train.schedule], protocol, data.modalities)
+    if train.conditions is not None:
+        return parse_conditions(train.conditions, protocol, data.modalities)
+    return data.test
+
+
+def _validation_schedules(protocol: Protocol, data: DataPlan, train: Schedule) -> tuple[Schedule, ...]:
+    if protocol.comparison.regime == "no_prior":
+        return (Complete(),)
+    if protocol.validation.conditions is not None:
+        return parse_conditions(protocol.validation.conditions, protocol, data.modalities)
+    return (train,) if protocol.comparison.regime == "matched" else data.test
+
+
+def _variants(protocol: Protocol) -> tuple[Variant, ...]:
+    variants: dict[str, Variant] = {}
+    for entry in protocol.methods:
+        info = method_info(entry.name)
+        if entry.profile not in info.profiles:
+            raise UnknownName(f"profile of {info.name}", entry.profile, info.profiles)
+        plain = info.name if entry.profile == "default" else f"{info.name} ({entry.profile})"
+        label = entry.label or plain
+        if label in variants:
+            raise UserError(
+                f"protocol {protocol.name!r}: two methods are labelled {label!r}; give one a label"
+            )
+        variants[label] = Variant(label, info, entry.profile, entry)
+    return tuple(variants.values())
+
+
+def resolve_parameters(protocol: Protocol, variant: Variant, data_set: str) -> HyperParameters:
+    """Hyper-parameters of a variant on a data set.
+
+    Later ones win: the record's defaults, its values for the data set, the profile, the protocol's
+    compute table, the protocol's entry.
+
+    Raises:
+        UserError: A hyper-parameter is unknown or out of range.
+    """
+    info = variant.info
+    compute = protocol.compute
+    caps = {"epochs": compute.epochs, "patience": compute.patience, "batch_size": compute.batch_size}
+    values: dict[str, Any] = {
+        **info.data_set_parameters.get(data_set, {}),
+        **info.profiles[variant.profile],
+        **{name: value for name, value in caps.items() if value is not None},
+        **variant.entry.parameters,
+    }
+    unknown = set(values) - set(info.parameters.model_fields)
+    for name in sorted(unknown):
+        raise UnknownName(
+            f"hyper-parameter of {info.name} (in method {variant.label!r})",
+            name,
+            info.parameters.model_fields,
+        )
+    try:
+        return info.parameters.model_validate(values)
+    except ValidationError as error:
+        issue = error.errors()[0]
+        key = ".".join(str(part) for part in issue["loc"])
+        raise UserError(
+            f"method {variant.label!r}: hyper-parameter {key!r}: value {issue.get('input')!r}: {issue['msg']}"
+        ) from None
+
+
+def _planned(
+    protocol: Protocol,
+    data: DataPlan,
+    execution: Execution,
+    variant: Variant,
+    fold: int | None,
+    train: Schedule,
+    seed: int,
+) -> PlannedRun:
+    info = variant.info
+    matched = protocol.comparison.regime == "matched" and protocol.train.conditions is None
+    validation = _validation_schedules(protocol, data, train)
+    parameters = resolve_parameters(protocol, variant, data.info.name)
+    level, note = choose_level(data.samples.corpus, info.takes)
+    spec = data_spec(data.samples, data.splits[fold].train, level)
+    run = PlannedRun(
+        variant=variant,
+        data=data,
+        fold=fold,
+        seed=seed,
+        train=train,
+        validation=validation,
+        test=(train,) if matched else data.test,
+        parameters=parameters,
+        spec=spec,
+        note=note,
+        skip=_reason_to_skip(info, spec, parameters, data.samples.task),
+        address="",
+        stage_address="",
+        comparison_hash=comparison_hash(protocol, data),
+    )
+    if run.skip:
+        return run
+    common = _common_identity(protocol, execution, run, level)
+    own = {
+        "train": train.model_dump(mode="json"),
+        "validation": [schedule.model_dump(mode="json") for schedule in validation],
+        "validation_masks": protocol.validation.mask_seeds,
+        "test": [schedule.model_dump(mode="json") for schedule in run.test],
+        "test_masks": protocol.test.mask_seeds,
+        "selection": protocol.comparison.selection,
+        "primary": protocol.metrics.primary,
+        **({"audit": True} if protocol.compute.audit else {}),
+    }
+    return replace(run, address=address({**common, **own}), stage_address=address(common))
+
+
+def _reason_to_skip(info: MethodInfo, spec: DataSpec, parameters: HyperParameters, task: str) -> str:
+    if task not in info.tasks:
+        return f"not defined for the task {task!r}"
+    return info.applies(spec, parameters) or ""
+
+
+def _common_identity(
+    protocol: Protocol, execution: Execution, run: PlannedRun, level: Level
+) -> dict[str, Any]:
+    """What decides the numbers of training on complete data."""
+    data = run.data
+    return {
+        "method": run.variant.entry.name,
+        "method_numerics": run.variant.info.numerics_version,
+        "parameters": run.parameters.model_dump(mode="json"),
+        "level": level,
+        "data": data.samples.corpus.fingerprint,
+        "scale": data.entry.scale,
+        "tokens": data.entry.tokens,
+        "target": [data.entry.label or data.info.label, data.samples.mapping],
+        "split": _split_hash(data, run.fold),
+        "seed": run.seed,
+        "engine_numerics": ENGINE_NUMERICS,
+        "masks": MASK_VERSION,
+        "torch": importlib.metadata.version("torch"),
+        "device": execution.device,
+        "threads": execution.threads,
+        "precision": execution.precision,
+    }
+
+
+def comparison_hash(protocol: Protocol, data: DataPlan) -> str:
+    """What results must agree in to share a ranking: never the method, its budget or its seeds."""
+    comparison = protocol.comparison
+    trained = _training_schedules(protocol, data)
+    validated = protocol.validation.conditions
+    return address(
+        {
+            "data": data.samples.corpus.fingerprint,
+            "modalities": data.modalities,
+            "scale": data.entry.scale,
+            "target": [data.entry.label or data.info.label, data.samples.mapping],
+            "masks": MASK_VERSION,
+            "splits": [_split_hash(data, fold) for fold in data.splits],
+            "train": [schedule.model_dump(mode="json") for schedule in trained],
+            "validation": None
+            if validated is None
+            else [
+                schedule.model_dump(mode="json")
+                for schedule in parse_conditions(validated, protocol, data.modalities)
+            ],
+            "validation_masks": protocol.validation.mask_seeds,
+            "test": [schedule.model_dump(mode="json") for schedule in data.test],
+            "test_masks": protocol.test.mask_seeds,
+            "regime": comparison.regime,
+            "selection": comparison.selection,
+            "primary": protocol.metrics.primary,
+        }
+    )
+
+
+def _split_hash(data: DataPlan, fold: int | None) -> str:
+    ids = data.samples.corpus.utterances["id"].to_numpy()
+    split = data.splits[fold]
+    return address([sorted(ids[rows].tolist()) for rows in (split.train, split.valid, split.test)])
+
+
+def _refuse_twins(runs: Iterable[PlannedRun]) -> None:
+    owner: dict[str, str] = {}
+    for run in runs:
+        other = owner.setdefault(run.address, run.variant.label) if run.address else run.variant.label
+        if other != run.variant.label:
+            raise UserError(f"methods {other!r} and {run.variant.label!r} are the same run under two labels")
