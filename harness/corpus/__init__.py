@@ -1,0 +1,1 @@
+"""Data sets: records, native format, import, splits, generated data."""

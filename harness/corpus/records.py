@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import numpy as np
-import pandas as pd
+if TYPE_CHECKING:  # the records of data sets import this module and must import quickly
+    import numpy as np
+    import pandas as pd
 
 # Columns that every utterance table has; label columns, split columns and folds come on top.
 UTTERANCE_COLUMNS = ("id", "dialogue", "index", "speaker")

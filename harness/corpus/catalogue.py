@@ -1,0 +1,133 @@
+"""Which data sets are known, and where they are on this machine."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import pkgutil
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import UnknownName
+from .errors import CorpusError, DataNotFound
+from .info import DatasetInfo
+
+if TYPE_CHECKING:
+    from .records import Corpus
+
+_PACKAGE = __name__.split(".")[0] + ".datasets"
+
+
+@cache
+def data_sets() -> tuple[DatasetInfo, ...]:
+    """The records of all data sets, by name: one module of ``datasets/`` each.
+
+    Raises:
+        CorpusError: A module has no ``INFO`` or one of another name.
+    """
+    package = importlib.import_module(_PACKAGE)
+    records = []
+    for module in sorted(pkgutil.iter_modules(package.__path__), key=lambda found: found.name):
+        info = getattr(importlib.import_module(f"{_PACKAGE}.{module.name}"), "INFO", None)
+        if not isinstance(info, DatasetInfo) or info.name != module.name:
+            raise CorpusError(
+                f"datasets/{module.name}.py must define INFO, a DatasetInfo named {module.name!r}"
+            )
+        records.append(info)
+    return tuple(records)
+
+
+def data_set_info(name: str) -> DatasetInfo:
+    """The record of a data set.
+
+    Raises:
+        UnknownName: There is no such data set; the nearest name is suggested.
+    """
+    for info in data_sets():
+        if info.name == name:
+            return info
+    raise UnknownName("data set", name, [info.name for info in data_sets()])
+
+
+def search_roots(root: Path | str | None = None, protocol_root: Path | str | None = None) -> tuple[Path, ...]:
+    """Folders that are searched for data, in order.
+
+    ``--data-root``, the environment variable ``IMER_DATA``, the protocol's ``root``, ``./data``.
+    """
+    candidates = [root, os.environ.get("IMER_DATA"), protocol_root, "data"]
+    return tuple(dict.fromkeys(Path(found).expanduser() for found in candidates if found))
+
+
+def find_corpus(name: str, root: Path | str | None = None, protocol_root: Path | str | None = None) -> Path:
+    """The native folder of a data set.
+
+    Args:
+        name: Name of the data set; a folder may have a name that no record knows.
+        root: ``--data-root``.
+        protocol_root: ``root`` of the protocol.
+
+    Raises:
+        DataNotFound: It is nowhere; the message says what is expected and how to import it.
+        UnknownName: It is nowhere, and no record knows the name.
+    """
+    roots = search_roots(root, protocol_root)
+    for place in roots:
+        if (place / name / "manifest.json").is_file():
+            return place / name
+    info = data_set_info(name)
+    searched = ", ".join(str(place / name) for place in roots)
+    lines = [f"the data set {name!r} ({info.title}) is not at hand; searched: {searched}"]
+    if info.expected:
+        lines.append("  expected files: " + "; ".join(info.expected))
+    if info.release:
+        lines.append(f"  where they come from: {info.release}")
+    if info.import_command:
+        lines.append(f"  import them with: {info.import_command}")
+    lines.append("  or run on generated data of the same shape with --synthetic")
+    raise DataNotFound("\n".join(lines))
+
+
+def load_data_set(
+    name: str,
+    features: Mapping[str, str] | None = None,
+    tokens: bool = False,
+    root: Path | str | None = None,
+    protocol_root: Path | str | None = None,
+    synthetic: bool = False,
+    parameters: Mapping[str, Any] | None = None,
+) -> Corpus:
+    """Loads a data set, or generates it.
+
+    Args:
+        name: Name of the data set.
+        features: Feature set per modality, in mask order; ``None``: the data set's own.
+        tokens: Whether token ids are wanted.
+        root: ``--data-root``.
+        protocol_root: ``root`` of the protocol.
+        synthetic: Generate data of the data set's shape instead of loading it.
+        parameters: For the ``synthetic`` data set: changes to its generator's parameters; for
+            ``synthetic=True``: ``scale`` and ``seed``.
+
+    Raises:
+        DataNotFound: The data are not at hand.
+        CorpusError: The data are broken, or lack a feature set.
+    """
+    if name == "synthetic":
+        from .embedded import embedded_corpus
+
+        return embedded_corpus(features, tokens, **(parameters or {}))
+    if synthetic:
+        from .generator import synthetic_like
+
+        return synthetic_like(data_set_info(name), features=features, tokens=tokens, **(parameters or {}))
+    from .native import load_corpus
+
+    folder = find_corpus(name, root, protocol_root)
+    if features is None:
+        # A folder with other feature sets than the record's is an error that lists them: which
+        # features a number rests on is never chosen silently.
+        known = {info.name: info for info in data_sets()}
+        features = known[name].default_features if name in known else None
+    return load_corpus(folder, features, tokens)
