@@ -42,8 +42,8 @@ class Preset:
             was trained on complete data (``"no_prior"``).
         train: Training schedule; ``None`` in the matched regime: the test condition's.
         test: Test conditions, the clean one first if there is one.
-        clean_counts: Whether the source's averages include the clean condition. Tables here
-            average within a family, which never includes it.
+        clean_counts: Whether the source's averages are known to include the clean condition. Tables
+            here average within a family, which never includes it.
     """
 
     name: str
@@ -82,7 +82,7 @@ def _random(modalities: Sequence[str], pattern: Pattern = "keep_one", draw: Draw
     """Rates 0.1 to 0.7, as far as they can be reached."""
     highest = 1 - 1 / len(modalities)
     return [
-        Random(rate=rate, pattern=pattern, draw=draw, literature=rate > highest)
+        Random(rate=rate, pattern=pattern, draw=draw, literature=pattern == "keep_one" and rate > highest)
         for rate in _rates(1, 7)
         if rate <= highest or (len(modalities) == 3 and rate == LITERATURE_RATE)
     ]
