@@ -60,7 +60,9 @@ def make_batch(spec: DataSpec, size: int = 5, seed: int = 0, rate: float = 0.3) 
     available &= real[..., None]
     targets, features, frames, frames_available = {}, {}, {}, {}
     for index, modality in enumerate(spec.modalities):
-        shape = (*lead, modality.max_length, modality.dim) if spec.level == "sequences" else (*lead, modality.dim)
+        shape = (
+            (*lead, modality.max_length, modality.dim) if spec.level == "sequences" else (*lead, modality.dim)
+        )
         values = torch.randn(shape, generator=generator)
         seen = available[..., index]
         if spec.level == "sequences":

@@ -1,0 +1,247 @@
+"""What a run leaves behind: its record, its predictions, its masks' statistics."""
+
+from __future__ import annotations
+
+import platform
+import resource
+import subprocess
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from .. import metrics as metric_registry
+from ..hashing import derive_seed
+from ..leaderboard.files import write_predictions
+from ..leaderboard.info import TableInfo
+from ..protocol.plan import ENGINE_NUMERICS, Execution, PlannedRun
+from ..protocol.schema import Protocol
+from ..registry import is_foreign
+from ..schedules import pattern_label
+from ..store import RUN_SCHEMA
+from .evaluation import Condition, Predicted
+from .masking import draw, summarise
+from .tensors import Masks, SplitTensors
+
+
+def run_record(
+    run: PlannedRun, protocol: Protocol, execution: Execution, started: datetime
+) -> dict[str, Any]:
+    """Everything needed to repeat a run, known before it starts.
+
+    Args:
+        run: The run.
+        protocol: Its protocol, overrides included.
+        execution: Where and how it is computed.
+        started: When.
+    """
+    info, corpus = run.variant.info, run.data.samples.corpus
+    split = run.data.splits[run.fold]
+    notes = [run.note] if run.note else []
+    if is_foreign(info):
+        notes.append(f"foreign code: {run.variant.entry.name}")
+    return {
+        "schema": RUN_SCHEMA,
+        "address": run.address,
+        "comparison_hash": run.comparison_hash,
+        "identity": {
+            "protocol": protocol.name,
+            "method": info.name,
+            "label": run.variant.label,
+            "profile": run.variant.profile,
+            "hyper_parameters": run.parameters.model_dump(mode="json"),
+            "data_set": run.data.info.name,
+            "fold": run.fold,
+            "regime": protocol.comparison.regime,
+            "train_condition": run.train.name,
+            "test_conditions": [schedule.name for schedule in run.test],
+            "seed": run.seed,
+            "level": run.spec.level,
+            "method_numerics": info.numerics_version,
+            "engine_numerics": ENGINE_NUMERICS,
+        },
+        "marks": {
+            "synthetic": corpus.synthetic,
+            "privileged": list(run.parameters.privileged()),
+            "selection": protocol.comparison.selection,
+            "context": info.context,
+            "batch_dependent": run.variant.profile in info.batch_dependent,
+            "notes": notes,
+        },
+        "data": {
+            "name": corpus.name,
+            "fingerprint": corpus.fingerprint,
+            "features": {name: features.name for name, features in corpus.features.items()},
+            "dims": {name: features.dim for name, features in corpus.features.items()},
+            "scale": run.data.entry.scale,
+            "mapping": run.data.samples.mapping,
+            "origin": corpus.origin,
+            "licence": corpus.licence,
+            "utterances": {"train": len(split.train), "valid": len(split.valid), "test": len(split.test)},
+        },
+        "environment": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "numpy": np.__version__,
+            "platform": platform.platform(),
+            "device": execution.device,
+            "device_name": _device_name(execution.device),
+            "threads": execution.threads,
+            "precision": execution.precision,
+            "deterministic": "deterministic kernels where torch has them",
+            **git_state(),
+        },
+        "timings": {"started": started.isoformat()},
+        "protocol": protocol.model_dump(mode="json", by_alias=True),
+    }
+
+
+@cache
+def git_state() -> Mapping[str, Any]:
+    """Commit of the working tree, for the record only: it never decides an address."""
+    folder = Path(__file__).resolve().parent
+
+    def git(*arguments: str) -> str | None:
+        command = ["git", "-C", str(folder), *arguments]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+        except (OSError, subprocess.SubprocessError):
+            return None
+        return done.stdout.strip()
+
+    return {"git_commit": git("rev-parse", "HEAD"), "git_dirty": bool(git("status", "--porcelain"))}
+
+
+def _device_name(device: str) -> str:
+    return torch.cuda.get_device_name() if device == "cuda" else platform.machine()
+
+
+def reset_peak_memory(device: str) -> None:
+    """Starts the count of ``peak_memory`` anew, where it can be."""
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+
+
+def peak_memory(device: str) -> float:
+    """Peak memory in MiB: of the device for this run, or of the whole process on the CPU."""
+    if device == "cuda":
+        return round(torch.cuda.max_memory_allocated() / 2**20, 1)
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)
+
+
+def reported_metrics(protocol: Protocol, run: PlannedRun) -> tuple[str, ...]:
+    """Metrics of the tables, the primary one first."""
+    spec = run.spec
+    names = protocol.metrics.report or metric_registry.metrics_for(spec.task, spec.score_range)
+    return tuple(dict.fromkeys([protocol.metrics.primary, *names]))
+
+
+def store_predictions(
+    path: Path,
+    run: PlannedRun,
+    protocol: Protocol,
+    test: SplitTensors,
+    labels: np.ndarray,
+    predictions: Sequence[tuple[Condition, Predicted]],
+) -> None:
+    """The long table of ``docs/results.md``: a row per test utterance and condition."""
+    info = table_info(run, protocol)
+    frames = []
+    for condition, predicted in predictions:
+        available = condition.masks.available.cpu().numpy()
+        frame = pd.DataFrame(
+            {
+                "comparison_hash": run.comparison_hash,
+                "data_set": run.data.info.name,
+                "fold": pd.array([run.fold] * len(labels), dtype="Int64"),
+                "regime": protocol.comparison.regime,
+                "method": run.variant.info.name,
+                "label": run.variant.label,
+                "profile": run.variant.profile,
+                "seed": run.seed,
+                "train_condition": run.train.name,
+                "test_condition": condition.name,
+                "family": condition.family,
+                "mask_seed": pd.array([condition.mask_seed] * len(labels), dtype="Int64"),
+                "dialogue": test.utterances["dialogue"].to_numpy(),
+                "utterance": test.ids,
+                "y_true": labels.astype(np.float64),
+                "score": predicted.score if predicted.score is not None else np.float32(np.nan),
+            }
+        )
+        if predicted.probabilities is not None:
+            for index in range(predicted.probabilities.shape[1]):
+                frame[f"class_{index}"] = predicted.probabilities[:, index]
+        frame["available"] = pattern_labels(available, test.modalities)
+        frame["synthetic"] = run.data.samples.corpus.synthetic
+        frame["selection"] = protocol.comparison.selection
+        frame["privileged"] = ",".join(run.parameters.privileged())
+        frame["status"] = "finished"
+        frames.append(frame)
+    write_predictions(path, pd.concat(frames, ignore_index=True), info)
+
+
+def pattern_labels(available: np.ndarray, modalities: Sequence[str]) -> list[str]:
+    """Short label of what each utterance has, such as ``"ta"``.
+
+    Args:
+        available: ``[N, M]`` bool.
+        modalities: Names of the columns.
+    """
+    patterns, index = np.unique(available, axis=0, return_inverse=True)
+    names = [pattern_label(np.array(modalities)[pattern].tolist()) for pattern in patterns]
+    return [names[i] for i in index.reshape(-1)]
+
+
+def table_info(run: PlannedRun, protocol: Protocol) -> TableInfo:
+    """What a result table needs beside its rows."""
+    return TableInfo(
+        task=run.spec.task,
+        classes=run.spec.classes,
+        score_range=run.spec.score_range,
+        primary=protocol.metrics.primary,
+        metrics=reported_metrics(protocol, run),
+    )
+
+
+def mask_record(
+    run: PlannedRun,
+    train: SplitTensors,
+    valid: SplitTensors,
+    test: SplitTensors,
+    validation: Sequence[Condition],
+    tests: Sequence[Condition],
+) -> dict[str, Any]:
+    """Hashes and realised statistics of all masks of the run."""
+
+    def of(split: SplitTensors, drawn: Sequence[Condition]) -> dict[str, list[dict[str, Any]]]:
+        result: dict[str, list[dict[str, Any]]] = {}
+        for condition in drawn:
+            entry = _mask_entry(split, condition.masks, condition.mask_seed)
+            result.setdefault(condition.name, []).append(entry)
+        return result
+
+    seed = derive_seed(run.seed, "training masks")
+    first = draw(train, run.train, run.data.info.name, seed, 0)
+    return {
+        "train": {run.train.name: [{"epoch": 0, **_mask_entry(train, first, seed)}]},
+        "validation": of(valid, validation),
+        "test": of(test, tests),
+    }
+
+
+def _mask_entry(split: SplitTensors, masks: Masks, seed: int | None) -> dict[str, Any]:
+    summary = summarise(split, masks)
+    return {
+        "seed": seed,
+        "hash": summary.hash,
+        "realised_rate": summary.rate,
+        "per_modality": dict(summary.rates),
+        "patterns": dict(summary.shares),
+        "repaired": masks.repaired,
+    }

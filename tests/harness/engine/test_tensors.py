@@ -1,0 +1,176 @@
+"""Batches: what a method sees, and above all what it does not see."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from imer_bench.harness.corpus.records import Corpus, FeatureSet, TokenSet
+from imer_bench.harness.engine.masking import draw
+from imer_bench.harness.engine.tensors import SplitTensors, fit_scaling, local_speakers
+from imer_bench.harness.schedules import Fixed, Frames, Random
+
+CPU = torch.device("cpu")
+
+
+def make_corpus(sequences: bool = False, observed: np.ndarray | None = None) -> Corpus:
+    """Nine utterances in three dialogues of 2, 4 and 3."""
+    generator = np.random.default_rng(0)
+    dialogues = ["a"] * 2 + ["b"] * 4 + ["c"] * 3
+    count = len(dialogues)
+    table = pd.DataFrame(
+        {
+            "id": [f"u{row}" for row in range(count)],
+            "dialogue": dialogues,
+            "index": [0, 1, 0, 1, 2, 3, 0, 1, 2],
+            "speaker": list("xyzzyzppq"),
+        }
+    )
+    observed = np.ones((count, 2), bool) if observed is None else observed
+    features = {}
+    for column, (name, dim, length) in enumerate((("text", 3, 4), ("audio", 2, 5))):
+        shape = (count, length, dim) if sequences else (count, dim)
+        values = generator.normal(size=shape).astype(np.float32) + 1
+        lengths = generator.integers(1, length + 1, count) if sequences else None
+        features[name] = FeatureSet(name, "f", values, lengths, observed[:, column])
+    ids = np.arange(count * 4).reshape(count, 4).astype(np.int32) + 10
+    special = np.zeros((count, 4), bool)
+    special[:, 0] = True
+    mask = np.ones((count, 4), bool)
+    mask[:, 3] = False
+    tokens = TokenSet(ids, mask, 1, special, 100)
+    return Corpus("c", table, {}, features, tokens)
+
+
+def split_of(corpus: Corpus, level, **options) -> SplitTensors:
+    rows = np.arange(len(corpus))
+    return SplitTensors(corpus, rows, np.arange(len(corpus), dtype=float), level, CPU, **options)
+
+
+def test_dialogues_are_padded_and_padding_is_told_apart():
+    split = split_of(make_corpus(), "dialogues")
+    batch = split.batch(torch.tensor([0, 2]), split.everything(), labels=True, targets=False)
+    assert batch.lengths == (2, 3)
+    assert batch.real.tolist() == [[True, True, False], [True, True, True]]
+    assert batch.rows.tolist() == [[0, 1, -1], [6, 7, 8]]
+    assert batch.labels.tolist() == [[0, 1, 0], [6, 7, 8]]
+    assert batch.speakers.tolist() == [[0, 1, 0], [0, 0, 1]]
+    assert not batch.available[0, 2].any()
+    assert (batch.features["text"][0, 2] == 0).all()
+
+
+def test_speakers_are_numbered_by_first_appearance_in_their_dialogue():
+    assert local_speakers(list("aaabb"), list("yxyxy")).tolist() == [0, 1, 0, 0, 1]
+
+
+@pytest.mark.parametrize("level", ["vectors", "dialogues", "sequences"])
+@pytest.mark.parametrize("sequences", [False, True])
+def test_absent_content_never_reaches_a_batch(level, sequences):
+    """Poison: what is absent is not a number, and no batch notices."""
+    corpus = make_corpus(sequences)
+    schedule = Random(kind="random", rate=0.4)
+
+    def batch_of(split: SplitTensors):
+        masks = draw(split, schedule, "c", seed=3)
+        return split.batch(torch.arange(split.units), masks, labels=True, targets=False), masks
+
+    clean, masks = batch_of(split_of(corpus, level))
+    assert not masks.available.all()
+    poisoned = split_of(corpus, level)
+    for column, name in enumerate(poisoned.modalities):
+        poisoned._values[name][~masks.available[:, column]] = torch.nan
+    dirty, _ = batch_of(poisoned)
+    for name in clean.features:
+        assert torch.equal(clean.features[name], dirty.features[name])
+        assert not dirty.features[name].isnan().any()
+    assert clean.targets is None
+
+
+def test_unobserved_rows_are_absent_whatever_the_schedule_says():
+    observed = np.ones((9, 2), bool)
+    observed[4, 0] = observed[5, 1] = False
+    split = split_of(make_corpus(observed=observed), "vectors")
+    everything = split.everything()
+    assert everything.available.numpy().tolist() == observed.tolist()
+    masks = draw(split, Fixed(kind="fixed", available=("text",)), "c", seed=0)
+    # Utterance 4 has no text: nothing would be left, so it keeps its audio, and that is counted.
+    assert masks.available[4].tolist() == [False, True]
+    assert masks.available[3].tolist() == [True, False]
+    assert masks.repaired == 1
+
+
+def test_targets_hold_the_truth_only_when_asked():
+    split = split_of(make_corpus(), "vectors")
+    masks = draw(split, Fixed(kind="fixed", available=("text",)), "c", seed=0)
+    batch = split.batch(torch.arange(9), masks, labels=True, targets=True)
+    assert (batch.features["audio"] == 0).all()
+    assert (batch.targets["audio"] != 0).all()
+    assert batch.without_labels().targets is None
+
+
+def test_sequences_become_vectors_by_the_mean_over_valid_frames():
+    corpus = make_corpus(sequences=True)
+    split = split_of(corpus, "vectors")
+    batch = split.batch(torch.arange(9), split.everything(), labels=False, targets=False)
+    features = corpus.features["audio"]
+    for row in range(9):
+        expected = features.values[row, : features.lengths[row]].mean(axis=0)
+        np.testing.assert_allclose(batch.features["audio"][row], expected, rtol=1e-6)
+
+
+def test_vectors_become_sequences_of_length_one():
+    split = split_of(make_corpus(), "sequences")
+    batch = split.batch(torch.arange(2), split.everything(), labels=False, targets=False)
+    assert batch.features["text"].shape == (2, 1, 3)
+    assert batch.frames["text"].tolist() == [[True], [True]]
+
+
+def test_lost_frames_are_zero_in_sequences_and_left_out_of_the_mean():
+    corpus = make_corpus(sequences=True)
+    schedule = Frames(kind="frames", rate=0.5)
+    split = split_of(corpus, "sequences")
+    batch = split.batch(torch.arange(9), draw(split, schedule, "c", 1), labels=False, targets=False)
+    lost = batch.frames["text"] & ~batch.frames_available["text"]
+    assert lost.any()
+    assert (batch.features["text"][lost] == 0).all()
+    pooled = split_of(corpus, "vectors")
+    vectors = pooled.batch(torch.arange(9), draw(pooled, schedule, "c", 1), labels=False, targets=False)
+    for row in range(9):
+        kept = batch.frames_available["text"][row]
+        if kept.any():
+            expected = corpus.features["text"].values[row][kept.numpy()].mean(axis=0)
+            np.testing.assert_allclose(vectors.features["text"][row], expected, rtol=1e-5)
+        else:
+            assert not vectors.available[row, 0]
+
+
+def test_tokens_of_absent_text_are_unknown_but_special_tokens_stay():
+    corpus = make_corpus()
+    split = split_of(corpus, "vectors", tokens=True)
+    masks = draw(split, Fixed(kind="fixed", available=("audio",)), "c", seed=0)
+    batch = split.batch(torch.arange(2), masks, labels=False, targets=False)
+    assert batch.tokens[0].tolist() == [10, 1, 1, 13]  # [CLS] and padding keep their ids
+    assert batch.token_mask[0].tolist() == [True, True, True, False]
+    full = split.batch(torch.arange(2), split.everything(), labels=False, targets=False)
+    assert full.tokens[0].tolist() == [10, 11, 12, 13]
+
+
+def test_scaling_is_fitted_on_observed_training_rows_only():
+    observed = np.ones((9, 2), bool)
+    observed[0, 0] = False
+    corpus = make_corpus(observed=observed)
+    corpus.features["text"].values[0] = 1e6
+    corpus.features["text"].values[8] = 1e6
+    scaling = fit_scaling(corpus, np.arange(8), "standard")
+    expected = corpus.features["text"].values[1:8].astype(np.float64)
+    np.testing.assert_allclose(scaling.mean["text"], expected.mean(axis=0))
+    np.testing.assert_allclose(scaling.deviation["text"], expected.std(axis=0))
+    assert fit_scaling(corpus, np.arange(8), "none") is None
+
+
+def test_a_constant_column_is_centred_not_blown_up():
+    corpus = make_corpus()
+    corpus.features["audio"].values[:, 0] = 0.1
+    split = split_of(corpus, "vectors", scaling=fit_scaling(corpus, np.arange(9), "standard"))
+    batch = split.batch(torch.arange(9), split.everything(), labels=False, targets=False)
+    assert batch.features["audio"][:, 0].abs().max() < 1e-6
