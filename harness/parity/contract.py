@@ -238,12 +238,37 @@ class Component(ABC):
         ``weights_unused``.
         """
 
+    def load(self, weights: Mapping[str, Tensor]) -> None:
+        """Loads the section's weights (without ``weights_prefix``) before anything is computed.
+
+        A component overrides this where the section uses a part of a weight only.
+        """
+        load_reference(self.reference_parameters(), weights)
+
+    def input_name(self, name: str) -> str:
+        """The input whose gradient an output names, where the case shortens that name."""
+        return name
+
     def after_backward(self, outcome: Outcome) -> None:  # noqa: B027
         """Called after each backward pass of the total, before clipping; may edit ``.grad``."""
 
     def collect(self, passes: Sequence[Pass]) -> Mapping[str, Tensor]:
         """Results over the passes of the section (loss curves, outputs of the n-th batch)."""
         return {}
+
+
+class ReferenceServices:
+    """Services for a method that is built for a golden case: no data, no language models."""
+
+    device = torch.device("cpu")
+
+    def generator(self, name: str) -> torch.Generator:
+        """A generator of fixed seed; golden cases draw nothing that is compared."""
+        return torch.Generator().manual_seed(0)
+
+    def language_model(self, name: str) -> Any:
+        """Raises ``LookupError``: a case brings the weights of its language model."""
+        raise LookupError(f"language model {name!r} is not part of a golden case")
 
 
 def gradient_norm(parameters: Collection[Tensor]) -> Tensor:

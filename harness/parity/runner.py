@@ -19,7 +19,7 @@ from ..errors import UnknownName, UserError
 from ..registry import method_info
 from .case import Case, Clip, Comparison, Optimizer, Section, Tolerance, matches
 from .compare import Difference, deviation, region, sorted_edges
-from .contract import Component, Outcome, ParityError, Pass, Request, gradient_norm, load_reference
+from .contract import Component, Outcome, ParityError, Pass, Request, gradient_norm
 from .expression import evaluate
 
 
@@ -185,7 +185,7 @@ class _CaseRun:
         trainable = list(component.module.parameters())
         optimizer = _optimizer(settings, trainable) if settings is not None and trainable else None
         if section.start == "weights":
-            load_reference(parameters, self.weights(section))
+            component.load(self.weights(section))
             return optimizer, 0
         end = self.computed(self.sections[section.start], {}).end
         assert end is not None
@@ -235,7 +235,8 @@ class _CaseRun:
         return self.case.names[[item is entry for item in self.description.compare].index(True)]
 
     def input_key(self, name: str, run: _Computed) -> str:
-        for key in (name, name.removeprefix(run.section.prefixes[0])):
+        short = name.removeprefix(run.section.prefixes[0])
+        for key in (name, short, run.component.input_name(short)):
             if key in run.batches[0]:
                 return key
         raise ParityError(str(UnknownName("input", name, run.batches[0])))

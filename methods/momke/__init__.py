@@ -1,0 +1,1 @@
+"""MoMKE: one transformer per modality, and routers that mix what each of them knows."""

@@ -1,0 +1,121 @@
+"""Record of MoMKE: what it is and its hyper-parameters."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from ...harness.record import Choice, FloatRange, HyperParameters, IntRange, MethodInfo, Paper, Reference
+
+
+class MoMKEParameters(HyperParameters):
+    """Hyper-parameters of MoMKE.
+
+    Attributes:
+        lr: Learning rate of Adam.
+        weight_decay: L2 term that Adam adds to the gradient (not decoupled).
+        hidden: Model width D, divisible by ``heads``.
+        depth: Layers of each expert.
+        heads: Attention heads.
+        mlp_ratio: Width inside the MLPs over D.
+        dropout: Dropout of projections, MLPs and the joint head.
+        attention_dropout: Dropout on attention probabilities.
+        stage1_share: Share of ``epochs`` that trains the experts alone.
+        stage1_epochs: Length of that stage in epochs; ``None``: from ``stage1_share``; 0: no expert
+            training (an ablation).
+        stage1_data: What the experts are trained on: what the training schedule leaves
+            (``"schedule"``), or everything that was recorded (``"complete"``, the released code;
+            privileged information under incomplete training data).
+        select_from_epoch: First epoch the tested model may come from; ``None``: the first in which
+            the joint head is trained.
+        freeze_experts: Whether the experts stand still while routers and joint head are trained.
+        expert_restore: Experts that the mixing stage starts with: the last ones (``"none"``, what
+            the released code does), or those of each expert's best validation loss (``"best"``, what
+            it means to do).
+        reset_optimizer: Whether the mixing stage starts with fresh moments.
+        router: How the experts' outputs are weighted: a learned softmax (``"soft"``), equally
+            (``"uniform"``), the modality's own expert alone (``"own"``), the mean of the others
+            (``"others"``), or the best one (``"hard"``, gradient of the softmax).
+        router_dropout: Dropout on the router's logits; ``None``: ``dropout``.
+        router_scope: A router for each modality, or one for all.
+    """
+
+    epochs: int = 100
+    batch_size: int = 32
+    lr: Annotated[float, Field(gt=0), FloatRange(3e-5, 1e-3, log=True)] = 1e-4
+    weight_decay: Annotated[float, Field(ge=0), FloatRange(1e-6, 1e-3, log=True)] = 1e-5
+
+    hidden: Annotated[int, Field(ge=1), Choice((64, 128, 256))] = 256
+    depth: Annotated[int, Field(ge=1), IntRange(2, 6)] = 4
+    heads: Annotated[int, Field(ge=1), Choice((1, 2, 4))] = 2
+    mlp_ratio: Annotated[float, Field(gt=0)] = 1.0
+    dropout: Annotated[float, Field(ge=0, lt=1), FloatRange(0.1, 0.6)] = 0.5
+    attention_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+
+    stage1_share: Annotated[float, Field(ge=0, lt=1), FloatRange(0.2, 0.6)] = 0.5
+    stage1_epochs: Annotated[int, Field(ge=0)] | None = None
+    stage1_data: Literal["schedule", "complete"] = "schedule"
+    select_from_epoch: Annotated[int, Field(ge=0)] | None = None
+    freeze_experts: bool = False
+    expert_restore: Literal["none", "best"] = "none"
+    reset_optimizer: bool = False
+
+    router: Literal["soft", "uniform", "own", "others", "hard"] = "soft"
+    router_dropout: Annotated[float, Field(ge=0, lt=1)] | None = None
+    router_scope: Literal["per_modality", "shared"] = "per_modality"
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.hidden % self.heads:
+            raise ValueError(f"hidden ({self.hidden}) must be divisible by heads ({self.heads})")
+        if self.expert_epochs >= self.epochs > 0:
+            raise ValueError(f"stage1_epochs ({self.expert_epochs}) must be below epochs ({self.epochs})")
+        if self.select_from_epoch is not None and self.select_from_epoch >= self.epochs > 0:
+            raise ValueError(
+                f"select_from_epoch ({self.select_from_epoch}) must be below epochs ({self.epochs})"
+            )
+        return self
+
+    @property
+    def expert_epochs(self) -> int:
+        """Epochs of the first stage."""
+        return int(self.stage1_share * self.epochs) if self.stage1_epochs is None else self.stage1_epochs
+
+    def privileged(self) -> tuple[str, ...]:
+        """Experts trained on complete data have seen what the schedule hides."""
+        return ("complete_stage",) if self.stage1_data == "complete" and self.expert_epochs else ()
+
+
+INFO = MethodInfo(
+    name="momke",
+    title="MoMKE",
+    summary="A transformer expert per modality, trained alone, then mixed by a soft router for every "
+    "available modality.",
+    model=".model:MoMKE",
+    parameters=MoMKEParameters,
+    takes=("dialogues",),
+    tasks=frozenset({"regression", "binary", "multiclass"}),
+    context="dialogue",
+    profiles={"default": {}, "published": {"stage1_data": "complete"}},
+    # Sizes, rates and both stages' lengths are those of the released scripts; iemocap_6, which has
+    # no script, takes iemocap_4's (ours).
+    data_set_parameters={
+        "cmu_mosi": {"epochs": 300, "batch_size": 32},
+        "cmu_mosei": {"epochs": 100, "batch_size": 32},
+        "iemocap_4": {"epochs": 200, "batch_size": 16},
+        "iemocap_6": {"epochs": 200, "batch_size": 16},
+    },
+    paper=Paper(
+        authors="W. Xu, H. Jiang, X. Liang",
+        title="Leveraging Knowledge of Modality Experts for Incomplete Multimodal Learning",
+        venue="ACM International Conference on Multimedia, 438-446",
+        year=2024,
+        doi="10.1145/3664647.3681683",
+    ),
+    reference=Reference(
+        repository="https://github.com/wxxv/MoMKE",
+        commit="2dceb57f9e6f4bc84c2fc8f4eb7c761ea64c9efc",
+        licence="none",
+    ),
+)
