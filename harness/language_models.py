@@ -39,6 +39,8 @@ RANDOM_FAMILIES: Mapping[str, Mapping[str, Any]] = {
 _VOCABULARY = 259
 _PAD, _END, _SPECIAL = 0, 1, 3
 _RANDOM = re.compile(r"random(?::(?P<seed>\d+):|-)(?P<family>[a-z0-9-]+)")
+# Sequences are short, and the fused kernels read the mask back from the device at every call.
+_ATTENTION = "eager"
 _TRUE = {"1", "ON", "YES", "TRUE"}
 
 
@@ -234,11 +236,10 @@ def encoder_from_config(config: Any) -> nn.Module:
     """A randomly initialised encoder of a transformers configuration (no decoder is built)."""
     from transformers import AutoModel, AutoModelForTextEncoding
 
-    try:
-        return AutoModelForTextEncoding.from_config(config)
-    except ValueError:  # Not an architecture with an encoder class of its own.
-        model = AutoModel.from_config(config)
-        return model.get_encoder() if config.is_encoder_decoder else model
+    if type(config) in AutoModelForTextEncoding._model_mapping:
+        return AutoModelForTextEncoding.from_config(config, attn_implementation=_ATTENTION)
+    model = AutoModel.from_config(config, attn_implementation=_ATTENTION)
+    return model.get_encoder() if config.is_encoder_decoder else model
 
 
 def _pretrained(name: str) -> tuple[nn.Module, Tokenizer]:
@@ -265,6 +266,7 @@ def _load(source: str, local: bool) -> tuple[nn.Module, Tokenizer]:
     config = AutoConfig.from_pretrained(source, local_files_only=local)
     # Weights as safetensors only: a pickle could run code.
     options: dict[str, Any] = {"config": config, "local_files_only": local, "use_safetensors": True}
+    options["attn_implementation"] = _ATTENTION
     if type(config) in AutoModelForTextEncoding._model_mapping:
         encoder = AutoModelForTextEncoding.from_pretrained(source, **options)
     else:
@@ -280,8 +282,9 @@ def _load(source: str, local: bool) -> tuple[nn.Module, Tokenizer]:
 
 
 def _why_no_download() -> str:
-    if any(os.environ.get(key, "").upper() in _TRUE for key in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")):
-        return "it is not in the local cache and HF_HUB_OFFLINE is set"
+    for variable in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
+        if os.environ.get(variable, "").upper() in _TRUE:
+            return f"it is not in the local cache and {variable} is set"
     from huggingface_hub import constants, get_session
 
     try:  # The library itself retries for minutes where there is no network.
