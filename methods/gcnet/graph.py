@@ -63,11 +63,13 @@ class Graph:
 
     Attributes:
         edges: ``[B, S, S]`` 0/1, target by source.
+        relations: ``[S, S]`` or ``[B, S, S]`` int64, relation of every pair, edge or not.
         means: ``[B, S, S·R]``, target by (source, relation): 1 / (number of the target's
             neighbours of that relation) where there is such an edge, else 0.
     """
 
     edges: Tensor
+    relations: Tensor
     means: Tensor
 
     @classmethod
@@ -83,7 +85,7 @@ class Graph:
         kinds = torch.arange(count, device=edges.device)
         typed = ((relations[..., None] == kinds) & edges[..., None]).to(dtype)
         means = typed / typed.sum(dim=2, keepdim=True).clamp(min=1)
-        return cls(edges.to(dtype), means.flatten(2))
+        return cls(edges.to(dtype), relations, means.flatten(2))
 
 
 class RelationalConvolution(nn.Module):

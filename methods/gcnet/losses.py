@@ -22,7 +22,7 @@ def reconstruction_loss(
         total: Number of real utterances n.
     """
     errors = torch.where(missing, reconstruction - targets, 0.0).square()
-    return (errors @ scale).sum() / total
+    return (errors * scale).sum() / total
 
 
 def counted_by_release(real: Tensor) -> Tensor:

@@ -123,10 +123,19 @@ class GCNet(Method[GCNetParameters]):
     def graph(self, name: str, batch: Batch, dtype: torch.dtype) -> Graph:
         """The ``"temporal"`` or the ``"speaker"`` graph of every dialogue."""
         steps = batch.real.shape[1]
+        self._reach(steps)
         edges = self.band[:steps, :steps] & batch.real[:, :, None] & batch.real[:, None, :]
         if name == "temporal":
             return Graph.of(edges, self.temporal[:steps, :steps], TEMPORAL_RELATIONS, dtype)
         return Graph.of(edges, speaker_relations(batch.speakers, self.speakers), self.speakers**2, dtype)
+
+    def _reach(self, steps: int) -> None:
+        """Rebuilds the window and the relations over time for longer dialogues than foreseen."""
+        if steps <= len(self.band):
+            return
+        hp = self.parameters_
+        self.band = window_band(steps, hp.window_past, hp.window_future).to(self.band.device)
+        self.temporal = temporal_relations(steps).to(self.temporal.device)
 
     # Network.
 
@@ -191,20 +200,30 @@ class GCNet(Method[GCNetParameters]):
         task = task_loss(states.outputs, pack(batch.labels), pack(batch.real), self.spec.task)
         if not hp.loss_recon:
             return {"total": task, "task": task}
-        if batch.targets is None:
-            raise ValueError("GCNet with loss_recon needs batches with targets (privileged in training)")
-        assert states.reconstruction is not None
-        targets = torch.cat([batch.targets[name] for name in self.spec.names], dim=-1)
-        counted = batch.real if hp.recon_mask == "aligned" else counted_by_release(batch.real)
-        missing = (~self.available(batch) & counted[..., None])[..., self.modality_of_column]
-        reconstruction = reconstruction_loss(
-            states.reconstruction, pack(targets), pack(missing), self.column_scale, sum(batch.lengths)
-        )
+        reconstruction = self.reconstruction_error(states, batch)
         return {
             "total": task + hp.w_rec * reconstruction,
             "task": task,
             "reconstruction": reconstruction,
         }
+
+    def reconstruction_error(self, states: States, batch: Batch) -> Tensor:
+        """The reconstruction loss L_rec of section 4, unweighted.
+
+        Raises:
+            ValueError: The batch has no targets.
+        """
+        if batch.targets is None:
+            raise ValueError("GCNet with loss_recon needs batches with targets (privileged in training)")
+        assert states.reconstruction is not None
+        pack = states.packing.pack
+        aligned = self.parameters_.recon_mask == "aligned"
+        counted = batch.real if aligned else counted_by_release(batch.real)
+        missing = (~self.available(batch) & counted[..., None])[..., self.modality_of_column]
+        targets = torch.cat([batch.targets[name] for name in self.spec.names], dim=-1)
+        return reconstruction_loss(
+            states.reconstruction, pack(targets), pack(missing), self.column_scale, sum(batch.lengths)
+        )
 
     def build_optimizers(self, plan: StagePlan) -> list[torch.optim.Optimizer]:
         """Adam with classic L2; the reconstruction head's L2 may be left to ``training_step``."""

@@ -14,39 +14,33 @@ REFERENCE_MODALITIES = ("audio", "text", "vision")
 TEMPORAL_ORDER = ("past", "now", "future")
 
 _GRAPH_PARTS = {
-    "conv1": "relational",
-    "conv2.lin_rel": "plain.neighbours",
-    "conv2.lin_root": "plain.own",
-    "grufusion": "sequence",
-    "matchatt.transform": "attention.query",
-    "linear": "projection",
+    "relational": "conv1",
+    "plain.neighbours": "conv2.lin_rel",
+    "plain.own": "conv2.lin_root",
+    "sequence": "grufusion",
+    "attention.query": "matchatt.transform",
+    "projection": "linear",
+}
+# Our parts and the authors'. Of the two encoders that theirs always has, ours has one.
+_PARTS = {
+    "classifier": "smax_fc",
+    "reconstruction": "linear_rec",
+    **{
+        f"graphs.{graph}.{ours}": f"graph_net_{graph}.{theirs}"
+        for graph in ("temporal", "speaker")
+        for ours, theirs in _GRAPH_PARTS.items()
+    },
 }
 
 
 def reference_names(method: GCNet) -> dict[str, str]:
-    """Prefixes of the authors' parameter names, and the names of our parts."""
-    encoder = method.parameters_.base_model
-    names = {encoder: "encoder", "smax_fc": "classifier", "linear_rec": "reconstruction"}
-    for graph in ("temporal", "speaker"):
-        for theirs, ours in _GRAPH_PARTS.items():
-            names[f"graph_net_{graph}.{theirs}"] = f"graphs.{graph}.{ours}"
+    """The authors' name of each of our parameters, and ours."""
+    parts = {"encoder": method.parameters_.base_model, **_PARTS}
+    names = {}
+    for ours, _ in method.named_parameters():
+        part, _, leaf = ours.rpartition(".")
+        names[f"{parts[part]}.{leaf}"] = ours
     return names
-
-
-def our_name(method: GCNet, name: str) -> str | None:
-    """Our name of the authors' parameter; ``None`` for parameters that this network leaves out.
-
-    Raises:
-        KeyError: The authors' network has no such parameter.
-    """
-    prefix, _, leaf = name.rpartition(".")
-    if prefix in ("lstm", "gru") and prefix != method.parameters_.base_model:
-        return None
-    names = reference_names(method)
-    if prefix not in names:
-        raise KeyError(f"{name!r} is no parameter of the released GCNet")
-    ours = f"{names[prefix]}.{leaf}"
-    return ours if ours in dict(method.named_parameters()) else None
 
 
 def speaker_order(speakers: int) -> tuple[str, ...]:
@@ -78,37 +72,34 @@ def load_reference_weights(
         KeyError: A parameter is unknown, or one of ours is not in ``state``.
         ValueError: The shape of a parameter, the modalities, or a relation order does not fit.
     """
-    given = relation_order or {}
-    if unknown := set(given) - {"temporal", "speaker"}:
-        raise ValueError(f"relation_order names unknown graphs {sorted(unknown)}")
     ours_by_graph = {"temporal": TEMPORAL_ORDER, "speaker": speaker_order(method.speakers)}
+    orders: dict[str, Sequence[str]] = {**ours_by_graph, **(relation_order or {})}
+    if unknown := set(orders) - set(ours_by_graph):
+        raise ValueError(f"relation_order names unknown graphs {sorted(unknown)}")
     columns = _columns(method.spec)
-    parameters = dict(method.named_parameters())
-    loaded = set()
+    names = reference_names(method)
+    if missing := sorted(set(names) - set(state)):
+        raise KeyError(f"the reference weights lack {', '.join(missing)}")
+    ours = dict(method.named_parameters())
     with torch.no_grad():
         for name, value in state.items():
-            ours = our_name(method, name)
-            if ours is None:
+            if name not in names:
+                if name.rpartition(".")[0] not in {"lstm", "gru", *_PARTS.values()}:
+                    raise KeyError(f"{name!r} is no parameter of the released GCNet")
                 continue
+            parameter = ours[names[name]]
+            if value.shape != parameter.shape:
+                raise ValueError(
+                    f"{name!r} has shape {list(value.shape)}, the network needs {list(parameter.shape)}"
+                )
             if name.startswith(("lstm.weight_ih_l0", "gru.weight_ih_l0")):
-                value = _fit(name, value, parameters[ours])[:, columns]
+                value = value[:, columns]
             elif name.startswith("linear_rec."):
-                value = _fit(name, value, parameters[ours])[columns]
+                value = value[columns]
             elif name.endswith(".conv1.weight"):
                 graph = name.removeprefix("graph_net_").partition(".")[0]
-                value = _fit(name, value, parameters[ours])
-                order = ours_by_graph[graph]
-                value = value[_permutation(graph, given.get(graph, order), order)]
-            parameters[ours].copy_(_fit(name, value, parameters[ours]))
-            loaded.add(ours)
-    if missing := sorted(set(parameters) - loaded):
-        raise KeyError(f"the reference weights lack what GCNet needs for {', '.join(missing)}")
-
-
-def _fit(name: str, value: Tensor, ours: Tensor) -> Tensor:
-    if value.shape != ours.shape:
-        raise ValueError(f"{name!r} is {tuple(value.shape)}, the network needs {tuple(ours.shape)}")
-    return value
+                value = value[_permutation(graph, orders[graph], ours_by_graph[graph])]
+            parameter.copy_(value)
 
 
 def _permutation(graph: str, given: Sequence[str], ours: Sequence[str]) -> list[int]:
