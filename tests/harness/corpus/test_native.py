@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from safetensors.numpy import load_file, save_file
+
 from imer_bench.harness.corpus.errors import CorpusError
 from imer_bench.harness.corpus.native import (
     Contents,
@@ -18,7 +20,6 @@ from imer_bench.harness.corpus.native import (
     write_corpus,
 )
 from imer_bench.harness.corpus.records import FeatureSet, LabelInfo, TokenSet
-from safetensors.numpy import load_file, save_file
 
 
 def make_contents() -> Contents:
