@@ -42,11 +42,10 @@ def add_protocol_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--device", choices=("auto", "cpu", "cuda"), default="auto", help="where to compute (default: auto)"
     )
-    parser.add_argument("--shard", type=_shard, metavar="I/N", help="only part I of N, counted from 1")
 
 
 def load_plan(args: argparse.Namespace) -> Plan:
-    """The plan that the options ask for.
+    """The whole plan that the options ask for, all shards together.
 
     Raises:
         UserError: Something in the file or the options can't be used.
@@ -58,8 +57,7 @@ def load_plan(args: argparse.Namespace) -> Plan:
     overrides = Overrides(tuple(args.set), args.methods, args.seeds)
     protocol = load_protocol(args.protocol, overrides)
     data = load_data(protocol, DataSource(args.data_root, args.synthetic, args.synthetic_scale))
-    plan = make_plan(protocol, data, execution_of(protocol, args.device))
-    return plan.shard(*args.shard) if args.shard else plan
+    return make_plan(protocol, data, execution_of(protocol, args.device))
 
 
 def store_of(args: argparse.Namespace, protocol: Protocol) -> Store:
@@ -119,7 +117,8 @@ def _share(text: str) -> float:
     return value
 
 
-def _shard(text: str) -> tuple[int, int]:
+def shard(text: str) -> tuple[int, int]:
+    """Reads ``I/N``, part I of N counted from 1."""
     index, _, count = text.partition("/")
     if not (index.isdigit() and count.isdigit() and 1 <= int(index) <= int(count)):
         raise argparse.ArgumentTypeError(f"expected I/N with 1 <= I <= N, not {text!r}")

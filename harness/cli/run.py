@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 from typing import TYPE_CHECKING
 
-from .options import add_protocol_arguments, load_plan, store_of
+from .options import add_protocol_arguments, load_plan, shard, store_of
 
 if TYPE_CHECKING:
     from ..execute import Outcome
@@ -18,6 +19,12 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of ``bench.py run``."""
     add_protocol_arguments(parser)
+    parser.add_argument(
+        "--shard",
+        type=shard,
+        metavar="I/N",
+        help="compute only part I of N, counted from 1; parts share the results folder",
+    )
     parser.add_argument("--retry", action="store_true", help="repeat runs that failed or diverged")
     parser.add_argument("--no-mlflow", action="store_true", help="do not log to MLflow now (mlflow sync can)")
     parser.add_argument("--quiet", action="store_true", help="no progress, only the leaderboard and failures")
@@ -28,9 +35,9 @@ def run(args: argparse.Namespace) -> int:
     """Runs a protocol: 0 if every run has a result, 1 if one failed."""
     from ..execute import execute
     from ..files import write_json
-    from ..leaderboard.files import write_leaderboard
-    from ..leaderboard.render import render_json, render_terminal
-    from ..report import make_boards
+    from ..leaderboard import render_terminal, write_leaderboard
+    from ..leaderboard.render import to_record
+    from ..report import boards_of_plan
     from .display import Quiet, Terminal
 
     plan = load_plan(args)
@@ -39,19 +46,19 @@ def run(args: argparse.Namespace) -> int:
     write_json(store.folder / "protocol.json", plan.protocol.model_dump(mode="json", by_alias=True))
     mirror = _Mirror(args, store)
     quiet = args.quiet or args.json
-    display = Quiet() if quiet else Terminal([run for run in plan.runs if not run.skip])
+    part = plan.shard(*args.shard) if args.shard else plan
+    display = Quiet() if quiet else Terminal([run for run in part.runs if not run.skip])
     try:
         with display:
-            outcome = execute(plan, store, display, args.retry, mirror.submit)
-    finally:
-        interrupted = sys.exc_info()[0] is not None
-        if interrupted:
-            mirror.close(quiet)
-    boards = make_boards(plan, store)
+            outcome = execute(part, store, display, args.retry, mirror.submit)
+    except BaseException:
+        mirror.close(quiet)
+        raise
+    boards = boards_of_plan(plan, store)
     write_leaderboard(boards, store.folder)
     mirror.close(quiet)
     if args.json:
-        print(render_json(boards))
+        print(json.dumps(to_record(boards), indent=1, ensure_ascii=False))
     else:
         for board in boards:
             print(render_terminal(board))

@@ -93,6 +93,8 @@ class PlannedRun:
         data: The data set.
         fold: Fold, or ``None``.
         seed: Training seed.
+        regime: Regime of the protocol.
+        selection: Which epoch is tested.
         train: Training schedule.
         validation: Validation conditions.
         test: Test conditions.
@@ -102,6 +104,7 @@ class PlannedRun:
         skip: Why the method does not apply here, or empty.
         address: Run address; empty if skipped.
         stage_address: Address of what leading shared stages depend on; empty if skipped.
+        variant_address: Address of method, settings and execution: runs of one row agree in it.
         comparison_hash: Results share a ranking if and only if this agrees.
     """
 
@@ -109,6 +112,8 @@ class PlannedRun:
     data: DataPlan
     fold: int | None
     seed: int
+    regime: str
+    selection: str
     train: Schedule
     validation: tuple[Schedule, ...]
     test: tuple[Schedule, ...]
@@ -118,6 +123,7 @@ class PlannedRun:
     skip: str
     address: str
     stage_address: str
+    variant_address: str
     comparison_hash: str
 
     @property
@@ -320,6 +326,8 @@ def _planned(
         data=data,
         fold=fold,
         seed=seed,
+        regime=protocol.comparison.regime,
+        selection=protocol.comparison.selection,
         train=train,
         validation=validation,
         test=(train,) if matched else data.test,
@@ -329,11 +337,13 @@ def _planned(
         skip=_reason_to_skip(info, spec, parameters, data.samples.task),
         address="",
         stage_address="",
+        variant_address="",
         comparison_hash=comparison_hash(protocol, data),
     )
     if run.skip:
         return run
-    common = _common_identity(protocol, execution, run, level)
+    method = _method_identity(execution, run, level)
+    common = {**method, **_data_identity(run)}
     own = {
         "train": train.model_dump(mode="json"),
         "validation": [schedule.model_dump(mode="json") for schedule in validation],
@@ -344,7 +354,12 @@ def _planned(
         "primary": protocol.metrics.primary,
         **({"audit": True} if protocol.compute.audit else {}),
     }
-    return replace(run, address=address({**common, **own}), stage_address=address(common))
+    return replace(
+        run,
+        address=address({**common, **own}),
+        stage_address=address(common),
+        variant_address=address(method),
+    )
 
 
 def _reason_to_skip(info: MethodInfo, spec: DataSpec, parameters: HyperParameters, task: str) -> str:
@@ -353,28 +368,32 @@ def _reason_to_skip(info: MethodInfo, spec: DataSpec, parameters: HyperParameter
     return info.applies(spec, parameters) or ""
 
 
-def _common_identity(
-    protocol: Protocol, execution: Execution, run: PlannedRun, level: Level
-) -> dict[str, Any]:
-    """What decides the numbers of training on complete data."""
-    data = run.data
+def _method_identity(execution: Execution, run: PlannedRun, level: Level) -> dict[str, Any]:
+    """What computes: method, settings, engine, machine class."""
     return {
         "method": run.variant.entry.name,
         "method_numerics": run.variant.info.numerics_version,
         "parameters": run.parameters.model_dump(mode="json"),
         "level": level,
-        "data": data.samples.corpus.fingerprint,
-        "scale": data.entry.scale,
-        "tokens": data.entry.tokens,
-        "target": [data.entry.label or data.info.label, data.samples.mapping],
-        "split": _split_hash(data, run.fold),
-        "seed": run.seed,
         "engine_numerics": ENGINE_NUMERICS,
         "masks": MASK_VERSION,
         "torch": importlib.metadata.version("torch"),
         "device": execution.device,
         "threads": execution.threads,
         "precision": execution.precision,
+    }
+
+
+def _data_identity(run: PlannedRun) -> dict[str, Any]:
+    """What it is computed on, but for the masks."""
+    data = run.data
+    return {
+        "data": data.samples.corpus.fingerprint,
+        "scale": data.entry.scale,
+        "tokens": data.entry.tokens,
+        "target": [data.entry.label or data.info.label, data.samples.mapping],
+        "split": _split_hash(data, run.fold),
+        "seed": run.seed,
     }
 
 

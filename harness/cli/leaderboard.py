@@ -1,0 +1,63 @@
+"""``bench.py leaderboard``: makes tables again, from a results folder or from result tables."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ..leaderboard import Board
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of ``bench.py leaderboard``."""
+    parser.add_argument(
+        "source",
+        nargs="+",
+        metavar="SOURCE",
+        help="a protocol's name or results folder, or result tables (.parquet, .csv)",
+    )
+    parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="results folder")
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="where tables go (default: the results folder)"
+    )
+    parser.add_argument("--json", action="store_true", help="print as JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Prints and writes the tables: 0, or 1 if the source can't be used."""
+    from ..leaderboard import render_terminal, write_leaderboard
+    from ..leaderboard.render import to_record
+
+    boards, folder = _boards(args)
+    if folder is not None:
+        write_leaderboard(boards, folder)
+    if args.json:
+        print(json.dumps(to_record(boards), indent=1, ensure_ascii=False))
+        return 0
+    for board in boards:
+        print(render_terminal(board))
+    if folder is not None:
+        print(f"tables: {folder / 'leaderboard.md'} (also .csv and .json)")
+    return 0
+
+
+def _boards(args: argparse.Namespace) -> tuple[tuple[Board, ...], Path | None]:
+    from ..errors import UserError, suggestion
+    from ..leaderboard import build_boards, read_predictions
+    from ..report import boards_of_store
+    from ..store import Store
+
+    paths = [Path(source) for source in args.source]
+    if all(path.is_file() for path in paths) and paths[0].suffix in (".parquet", ".csv"):
+        table = read_predictions(paths)
+        return build_boards(table.frame, table.infos), args.out
+    if len(paths) > 1:
+        raise UserError("give one results folder, or several result tables (.parquet, .csv)")
+    for folder in (paths[0], args.results / paths[0].stem):
+        if (folder / "runs").is_dir():
+            return boards_of_store(Store(folder)), args.out or folder
+    known = [item.parent.name for item in args.results.glob("*/runs")]
+    raise UserError(f"no results under {args.source[0]!r}{suggestion(paths[0].stem, known)}")

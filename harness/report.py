@@ -1,0 +1,177 @@
+"""From the store to leaderboards: which runs belong to a table, and what was planned."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import pandas as pd
+
+from .leaderboard import (
+    Board,
+    Condition,
+    IntervalSettings,
+    RunSummary,
+    TableInfo,
+    build_boards,
+    concatenate,
+    read_predictions,
+)
+from .protocol.plan import Plan, PlannedRun
+from .protocol.schema import LeaderboardEntry
+from .store import Store, StoredRun
+
+
+def boards_of_plan(plan: Plan, store: Store) -> tuple[Board, ...]:
+    """Leaderboards of a plan and of what else the store has of the same comparison.
+
+    A row takes in runs of earlier commands if they were computed with the same method and settings
+    (more seeds), and rows of methods that this plan leaves out stay. Runs of a row with other
+    settings stay in the store and out of the table.
+
+    Args:
+        plan: The whole plan, all shards together.
+        store: Results of the protocol.
+    """
+    stored = list(store.runs())
+    by_address = {run.address: run for run in stored}
+    summaries = [_planned_summary(run, by_address.get(run.address)) for run in plan.runs]
+    chosen = [(by_address[run.address], run.variant.label) for run in plan.runs if run.address in by_address]
+    for run in _joining(plan, stored):
+        chosen.append((run, run.record["identity"]["label"]))
+        summaries.append(_stored_summary(run))
+    return _boards(chosen, summaries, plan.protocol.leaderboard)
+
+
+def boards_of_store(store: Store) -> tuple[Board, ...]:
+    """Leaderboards of everything in a store, without its protocol; plans are inferred."""
+    newest = _newest_variants(store.runs())
+    settings = LeaderboardEntry()
+    for run in newest:
+        settings = LeaderboardEntry.model_validate(run.record["protocol"]["leaderboard"])
+    chosen = [(run, run.record["identity"]["label"]) for run in newest]
+    return _boards(chosen, [_stored_summary(run) for run in newest], settings)
+
+
+def _boards(
+    chosen: Iterable[tuple[StoredRun, str]], summaries: list[RunSummary], settings: LeaderboardEntry
+) -> tuple[Board, ...]:
+    frames: list[pd.DataFrame] = []
+    infos: dict[tuple[str, str], TableInfo] = {}
+    for run, label in chosen:
+        infos[run.record["comparison_hash"], run.record["identity"]["data_set"]] = _info(run)
+        if run.status == "finished":
+            frame = read_predictions(run.predictions).frame
+            frames.append(frame.assign(label=pd.Categorical([label] * len(frame))))
+    intervals = IntervalSettings(
+        confidence=settings.confidence, resamples=settings.resamples, seed=settings.seed
+    )
+    table = concatenate(frames)
+    return build_boards(table, infos, summaries, intervals=intervals)
+
+
+def _joining(plan: Plan, stored: Iterable[StoredRun]) -> list[StoredRun]:
+    """Stored runs that the plan does not name and that belong to its tables."""
+    hashes = {run.comparison_hash for run in plan.runs}
+    planned = {run.address for run in plan.runs if run.address}
+    variants = {run.variant.label: run.variant_address for run in plan.runs}
+    others = [
+        run
+        for run in stored
+        if run.record["comparison_hash"] in hashes and run.address not in planned and run.status == "finished"
+    ]
+    same = [
+        run
+        for run in others
+        if variants.get(run.record["identity"]["label"]) == run.record["identity"]["variant"]
+    ]
+    left_out = [run for run in others if run.record["identity"]["label"] not in variants]
+    return same + _newest_variants(left_out)
+
+
+def _newest_variants(runs: Iterable[StoredRun]) -> list[StoredRun]:
+    """Of every row only the runs with the settings that were used last."""
+    runs = list(runs)
+    newest: dict[tuple[str, str, str], tuple[str, str]] = {}
+    for run in runs:
+        identity, started = run.record["identity"], run.record["timings"]["started"]
+        row = run.record["comparison_hash"], identity["data_set"], identity["label"]
+        newest[row] = max(newest.get(row, ("", "")), (started, identity["variant"]))
+    return [
+        run
+        for run in runs
+        if run.record["identity"]["variant"]
+        == newest[
+            run.record["comparison_hash"],
+            run.record["identity"]["data_set"],
+            run.record["identity"]["label"],
+        ][1]
+    ]
+
+
+def _info(run: StoredRun) -> TableInfo:
+    table = run.record["table"]
+    score_range = table["score_range"]
+    return TableInfo(
+        task=table["task"],
+        classes=tuple(table["classes"]),
+        score_range=None if score_range is None else (score_range[0], score_range[1]),
+        primary=table["primary"],
+        metrics=tuple(table["metrics"]),
+    )
+
+
+def _planned_summary(run: PlannedRun, stored: StoredRun | None) -> RunSummary:
+    """A planned run and what became of it so far."""
+    status, message = "missing", "not computed yet"
+    if run.skip:
+        status, message = "skipped", run.skip
+    elif stored is not None:
+        status, message = _status(stored.record)
+    return RunSummary(
+        label=run.variant.label,
+        data_set=run.data.samples.corpus.name,
+        seed=run.seed,
+        train_condition=run.train.name,
+        status=status,
+        method=run.variant.info.name,
+        profile=run.variant.profile,
+        fold=run.fold,
+        regime=run.regime,
+        context=run.variant.info.context,
+        privileged=run.parameters.privileged(),
+        selection=run.selection,
+        synthetic=run.data.samples.corpus.synthetic,
+        comparison_hash=run.comparison_hash,
+        message=message,
+        conditions=tuple(Condition(schedule.name, schedule.family) for schedule in run.test),
+    )
+
+
+def _stored_summary(run: StoredRun) -> RunSummary:
+    record = run.record
+    identity, marks = record["identity"], record["marks"]
+    status, message = _status(record)
+    return RunSummary(
+        label=identity["label"],
+        data_set=identity["data_set"],
+        seed=identity["seed"],
+        train_condition=identity["train_condition"],
+        status=status,
+        method=identity["method"],
+        profile=identity["profile"],
+        fold=identity["fold"],
+        regime=identity["regime"],
+        context=marks["context"],
+        privileged=tuple(marks["privileged"]),
+        selection=marks["selection"],
+        synthetic=marks["synthetic"],
+        comparison_hash=record["comparison_hash"],
+        message=message,
+        conditions=tuple(Condition(*item) for item in identity["test_conditions"].items()),
+    )
+
+
+def _status(record: dict[str, Any]) -> tuple[str, str]:
+    error = record["error"]
+    return record["status"], f"{error['type']}: {error['message']}" if error else ""
