@@ -40,13 +40,7 @@ def make_run(
         "method": method,
         "label": method,
         "profile": "default",
-        "hyper_parameters": {
-            "epochs": epochs,
-            "lr": 0.001,
-            "hidden": [64, 32],
-            "norm": True,
-            "patience": None,
-        },
+        "hyper_parameters": settings,
         "data_set": "cmu_mosi",
         "fold": None,
         "regime": "matched",
@@ -83,9 +77,7 @@ def make_run(
         "comparison_hash": "c0ffee00c0ffee00",
         "name": name,
         "status": status,
-        "error": None
-        if finished
-        else {"type": "ValueError", "message": "NaN in the loss", "traceback": "..."},
+        "error": None if finished else error,
         "identity": identity,
         "marks": {
             "synthetic": False,

@@ -1,0 +1,201 @@
+"""Logs runs in the background while others train.
+
+Whatever MLflow or its server does, the runs go on: nothing is raised here, an unreachable store is
+tried again with growing pauses, and what could not be logged waits for ``bench.py mlflow sync``.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from .entry import UnreadableRun, read_entry
+from .executions import Execution, record_mirrored, record_run, record_start
+from .mlflow_store import MlflowStore, is_refusal, reason
+
+_FIRST_PAUSE = 1.0
+_LONGEST_PAUSE = 60.0
+
+
+@dataclass(frozen=True)
+class MirrorReport:
+    """What became of the submitted runs.
+
+    Attributes:
+        logged: Runs that are in the store now.
+        waiting: Names of the run folders that are not.
+        problem: Why, or empty.
+        uri: The store, or empty if it was never opened.
+    """
+
+    logged: int = 0
+    waiting: tuple[str, ...] = ()
+    problem: str = ""
+    uri: str = ""
+
+    def __str__(self) -> str:
+        lines = []
+        if self.logged:
+            lines.append(f"MLflow: {_runs(self.logged)} logged to {self.uri}")
+        if self.waiting:
+            why = f" ({self.problem})" if self.problem else ""
+            verb = "waits" if len(self.waiting) == 1 else "wait"
+            lines.append(f"MLflow: {_runs(len(self.waiting))} {verb} for `bench.py mlflow sync`{why}")
+        elif self.problem:
+            lines.append(f"MLflow: the leaderboard waits for `bench.py mlflow sync` ({self.problem})")
+        return "\n".join(lines)
+
+
+class Mirror:
+    """Mirrors the finished and failed runs of one execution.
+
+    ::
+
+        mirror = Mirror()
+        mirror.start(results / protocol, Execution(command))
+        mirror.submit(run_folder)   # whenever a run ends
+        print(mirror.close())
+
+    MLflow is imported in the thread, when the first run comes: a command that finds everything
+    done pays nothing.
+
+    Args:
+        tracking_uri: Where to log; MLflow's own choice if ``None``.
+    """
+
+    def __init__(self, tracking_uri: str | None = None) -> None:
+        self._tracking_uri = tracking_uri
+        self._protocol_folder: Path | None = None
+        self._execution = Execution()
+        self._thread: threading.Thread | None = None
+        # All below is shared with the thread and changed under the condition only.
+        self._changed = threading.Condition()
+        self._queue: deque[Path] = deque()
+        self._refused: list[str] = []
+        self._logged = 0
+        self._problem = ""
+        self._uri = ""
+        self._closing = False
+
+    def start(self, protocol_folder: Path, execution: Execution | None = None) -> None:
+        """Begins an execution.
+
+        Args:
+            protocol_folder: ``results/<protocol>``; it exists.
+            execution: The execution; a new one without a command line if ``None``.
+        """
+        self._protocol_folder = Path(protocol_folder)
+        self._execution = execution or self._execution
+
+    def submit(self, run_folder: Path) -> None:
+        """Hands over a run folder that is complete; returns at once.
+
+        Raises:
+            RuntimeError: ``start`` was not called, or ``close`` was.
+        """
+        if self._protocol_folder is None or self._closing:
+            raise RuntimeError("a mirror takes runs between start() and close()")
+        if self._thread is None:
+            with suppress(OSError):  # without the journal only the grouping is lost
+                record_start(self._protocol_folder, self._execution)
+            self._thread = threading.Thread(
+                target=self._work, args=(self._protocol_folder,), name="mlflow-mirror", daemon=True
+            )
+            self._thread.start()
+        with suppress(OSError):
+            record_run(self._protocol_folder, self._execution, run_folder.name)
+        with self._changed:
+            self._queue.append(Path(run_folder))
+            self._changed.notify_all()
+
+    def close(self, timeout: float = 10.0) -> MirrorReport:
+        """Logs what is left, with the leaderboards, as long as the store takes it.
+
+        Call it when the leaderboards are written. A store that fails now gets no further chance.
+
+        Args:
+            timeout: Seconds without any progress after which the rest is left waiting.
+        """
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+        if self._thread is not None:
+            self._join(self._thread, timeout)
+        with self._changed:
+            waiting = (*self._refused, *(folder.name for folder in self._queue))
+            problem = self._problem
+            if not problem and self._thread is not None and self._thread.is_alive():
+                problem = f"no answer for {timeout:g} s"
+            return MirrorReport(self._logged, waiting, problem, self._uri)
+
+    def _join(self, thread: threading.Thread, timeout: float) -> None:
+        logged = self._logged
+        end = time.monotonic() + timeout
+        while thread.is_alive() and time.monotonic() < end:
+            thread.join(0.05)
+            if self._logged != logged:
+                logged, end = self._logged, time.monotonic() + timeout
+
+    def _work(self, protocol_folder: Path) -> None:
+        store: MlflowStore | None = None
+        columns: dict[str, set[str]] = {}
+        pause = _FIRST_PAUSE
+        while (folder := self._next()) is not None:
+            try:
+                entry = read_entry(folder)
+                if store is None:
+                    store = MlflowStore(protocol_folder.parent, self._tracking_uri)
+                    self._uri = store.uri
+                store.log(entry, self._execution)
+                record_mirrored(protocol_folder, folder.name)
+            except Exception as error:
+                if isinstance(error, UnreadableRun) or is_refusal(error):
+                    self._settle(refused=reason(error))
+                elif self._pause(pause, reason(error)):
+                    pause = min(2 * pause, _LONGEST_PAUSE)
+                else:
+                    return
+            else:
+                columns.setdefault(entry.experiment, set()).update(entry.columns)
+                pause = _FIRST_PAUSE
+                self._settle()
+        try:
+            for experiment, shown in columns.items():
+                assert store is not None
+                store.show(experiment, shown)
+                store.finish(experiment, self._execution, protocol_folder)
+        except Exception as error:
+            with self._changed:
+                self._problem = reason(error)
+
+    def _next(self) -> Path | None:
+        """The next run to log, still in the queue; ``None`` when all is done."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._queue or self._closing)
+            return self._queue[0] if self._queue else None
+
+    def _settle(self, refused: str = "") -> None:
+        with self._changed:
+            folder = self._queue.popleft()
+            self._problem = refused or (self._problem if self._refused else "")
+            if refused:
+                self._refused.append(folder.name)
+            else:
+                self._logged += 1
+
+    def _pause(self, seconds: float, problem: str) -> bool:
+        """Waits before the next try; says whether there is to be one."""
+        with self._changed:
+            self._problem = problem
+            if self._closing:
+                return False
+            self._changed.wait_for(lambda: self._closing, seconds)
+            return True
+
+
+def _runs(count: int) -> str:
+    return f"{count} run" if count == 1 else f"{count} runs"
