@@ -234,7 +234,7 @@ def test_plain_data_come_back_equal(protocol: int) -> None:
 )
 def test_arrays_come_back_equal(array: np.ndarray, protocol: int) -> None:
     found = read_pickle(pickle.dumps({"array": array}, protocol=protocol))["array"]
-    assert found.dtype == array.dtype.newbyteorder("=")
+    assert found.dtype.newbyteorder("=") == array.dtype.newbyteorder("=")
     assert found.shape == array.shape
     np.testing.assert_array_equal(found, array)
 
