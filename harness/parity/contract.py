@@ -62,9 +62,12 @@ class Request:
     switches: Mapping[str, Any]
     condition: frozenset[str] | None = None
 
-    def check_constructor(self, known: Collection[str]) -> None:
-        """Raises ``ParityError`` if the constructor has an argument that is not in ``known``."""
+    def check_constructor(self, known: Collection[str], required: Collection[str] = ()) -> None:
+        """Raises ``ParityError`` if an argument is not in ``known``, or a required one is missing."""
         _check_names("constructor argument", self.constructor, known, self.section)
+        for name in required:
+            if name not in self.constructor:
+                raise ParityError(f"section {self.section!r}: constructor lacks {name!r}")
 
     def check_condition(self, letters: Collection[str]) -> None:
         """Raises ``ParityError`` if the condition names an unknown modality letter."""

@@ -6,29 +6,23 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from ...harness.record import Choice, FloatRange, HyperParameters, IntRange, MethodInfo, Paper, Reference
+from ...harness.record import Choice, FloatRange, IntRange, MethodInfo, Paper, Reference
+from .._parameters import TwoStageParameters
 
 
-class MoMKEParameters(HyperParameters):
-    """Hyper-parameters of MoMKE.
+class MoMKEParameters(TwoStageParameters):
+    """Hyper-parameters of MoMKE, beside those of ``TwoStageParameters``.
 
     Attributes:
-        lr: Learning rate of Adam.
-        weight_decay: L2 term that Adam adds to the gradient (not decoupled).
         hidden: Model width D, divisible by ``heads``.
         depth: Layers of each expert.
         heads: Attention heads.
         mlp_ratio: Width inside the MLPs over D.
         dropout: Dropout of projections, MLPs and the joint head.
         attention_dropout: Dropout on attention probabilities.
-        stage1_share: Share of ``epochs`` that trains the experts alone.
-        stage1_epochs: Length of that stage in epochs; ``None``: from ``stage1_share``; 0: no expert
-            training (an ablation).
         stage1_data: What the experts are trained on: what the training schedule leaves
             (``"schedule"``), or everything that was recorded (``"complete"``, the released code;
             privileged information under incomplete training data).
-        select_from_epoch: First epoch the tested model may come from; ``None``: the first in which
-            the joint head is trained.
         freeze_experts: Whether the experts stand still while routers and joint head are trained.
         expert_restore: Experts that the mixing stage starts with: the last ones (``"none"``, what
             the released code does), or those of each expert's best validation loss (``"best"``, what
@@ -41,11 +35,6 @@ class MoMKEParameters(HyperParameters):
         router_scope: A router for each modality, or one for all.
     """
 
-    epochs: int = 100
-    batch_size: int = 32
-    lr: Annotated[float, Field(gt=0), FloatRange(3e-5, 1e-3, log=True)] = 1e-4
-    weight_decay: Annotated[float, Field(ge=0), FloatRange(1e-6, 1e-3, log=True)] = 1e-5
-
     hidden: Annotated[int, Field(ge=1), Choice((64, 128, 256))] = 256
     depth: Annotated[int, Field(ge=1), IntRange(2, 6)] = 4
     heads: Annotated[int, Field(ge=1), Choice((1, 2, 4))] = 2
@@ -53,10 +42,7 @@ class MoMKEParameters(HyperParameters):
     dropout: Annotated[float, Field(ge=0, lt=1), FloatRange(0.1, 0.6)] = 0.5
     attention_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
-    stage1_share: Annotated[float, Field(ge=0, lt=1), FloatRange(0.2, 0.6)] = 0.5
-    stage1_epochs: Annotated[int, Field(ge=0)] | None = None
     stage1_data: Literal["schedule", "complete"] = "schedule"
-    select_from_epoch: Annotated[int, Field(ge=0)] | None = None
     freeze_experts: bool = False
     expert_restore: Literal["none", "best"] = "none"
     reset_optimizer: bool = False
@@ -66,25 +52,14 @@ class MoMKEParameters(HyperParameters):
     router_scope: Literal["per_modality", "shared"] = "per_modality"
 
     @model_validator(mode="after")
-    def _fits(self) -> Self:
+    def _heads_fit(self) -> Self:
         if self.hidden % self.heads:
             raise ValueError(f"hidden ({self.hidden}) must be divisible by heads ({self.heads})")
-        if self.expert_epochs >= self.epochs > 0:
-            raise ValueError(f"stage1_epochs ({self.expert_epochs}) must be below epochs ({self.epochs})")
-        if self.select_from_epoch is not None and self.select_from_epoch >= self.epochs > 0:
-            raise ValueError(
-                f"select_from_epoch ({self.select_from_epoch}) must be below epochs ({self.epochs})"
-            )
         return self
-
-    @property
-    def expert_epochs(self) -> int:
-        """Epochs of the first stage."""
-        return int(self.stage1_share * self.epochs) if self.stage1_epochs is None else self.stage1_epochs
 
     def privileged(self) -> tuple[str, ...]:
         """Experts trained on complete data have seen what the schedule hides."""
-        return ("complete_stage",) if self.stage1_data == "complete" and self.expert_epochs else ()
+        return ("complete_stage",) if self.stage1_data == "complete" and self.first_epochs else ()
 
 
 INFO = MethodInfo(

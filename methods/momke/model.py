@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import copy
-import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from itertools import pairwise
-from typing import Any, Literal, cast
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from ...harness.batch import Batch, Prediction, prediction_from_outputs
 from ...harness.losses import task_loss
-from ...harness.method import Method, Services, Stage, StagePlan
+from ...harness.method import Services, StagePlan
 from ...harness.spec import DataSpec
 from .._blocks import (
     MLP,
@@ -23,12 +20,10 @@ from .._blocks import (
     JointHead,
     ModalityTransformer,
     availability,
-    modality_order,
     task_metrics,
 )
+from .._two_stage import TwoStageMethod
 from .info import MoMKEParameters
-
-Phase = Literal["experts", "mixing"]
 
 
 @dataclass(frozen=True)
@@ -68,7 +63,7 @@ class MixedStates:
     mixed: Tensor
 
 
-class MoMKE(Method[MoMKEParameters]):
+class MoMKE(TwoStageMethod[MoMKEParameters]):
     """Mixture of modality knowledge experts (Xu et al., 2024).
 
     Stage 1 trains one expert per modality on its own. In stage 2 the utterances of an available
@@ -81,12 +76,13 @@ class MoMKE(Method[MoMKEParameters]):
         services: Not used.
     """
 
+    stage_names = ("experts", "mixing")
+
     def __init__(self, spec: DataSpec, parameters: MoMKEParameters, services: Services) -> None:
         super().__init__(spec, parameters, services)
         hp = parameters
         if spec.longest_dialogue == 1:
             warnings.warn(f"MoMKE on {spec.name!r}: no dialogues, attention is trivial", stacklevel=2)
-        self.names = modality_order(spec)
         inner = int(hp.hidden * hp.mlp_ratio)
         self.projections = nn.ModuleDict({name: nn.Linear(spec.dims[name], hp.hidden) for name in self.names})
         self.experts = nn.ModuleDict(
@@ -105,8 +101,6 @@ class MoMKE(Method[MoMKEParameters]):
                 self.routers[name] = MLP(hp.hidden, inner, len(self.names), hp.dropout, drop)
         self.joint_head = JointHead(len(self.names) * hp.hidden, spec.outputs, hp.dropout)
         self.dropout = nn.Dropout(hp.dropout)
-        self.phase: Phase = "experts" if hp.expert_epochs else "mixing"
-        self._best: dict[str, Any] = {}
         self._routing = _Routing(len(self.names))
 
     # The network.
@@ -187,7 +181,7 @@ class MoMKE(Method[MoMKEParameters]):
     def losses(self, batch: Batch) -> Mapping[str, Tensor]:
         """Stage 1: the sum of the experts' task losses. Stage 2: the task loss of the joint head."""
         assert batch.labels is not None
-        if self.phase == "experts":
+        if self.first_stage:
             terms = self.expert_losses(self.expert_states(batch), batch)
             return {"total": torch.stack(list(terms.values())).sum(), **terms}
         states = self.mixed_states(batch)
@@ -208,7 +202,7 @@ class MoMKE(Method[MoMKEParameters]):
 
     def predict(self, batch: Batch) -> Prediction:
         """The joint head; in stage 1 on the experts' own representations, untrained as it is then."""
-        if self.phase == "experts":
+        if self.first_stage:
             experts = self.expert_states(batch)
             hidden, outputs = self.joint(experts.experts, experts.valid)
         else:
@@ -220,102 +214,44 @@ class MoMKE(Method[MoMKEParameters]):
 
     # Stages.
 
-    def stages(self) -> tuple[Stage, ...]:
-        """Experts alone, then experts mixed; cut where the tested model may first come from."""
-        hp = self.parameters_
-        border = hp.expert_epochs
-        first = border if hp.select_from_epoch is None else hp.select_from_epoch
-        cuts = sorted({0, border, min(first, hp.epochs), hp.epochs})
-        return tuple(
-            Stage(
-                name="experts" if start < border else "mixing",
-                epochs=end - start,
-                data=hp.stage1_data if start < border else "schedule",
-                select=start >= first,
-                patience=hp.patience if start >= max(border, first) else None,
-            )
-            for start, end in pairwise(cuts)
-        )
+    def first_stage_data(self) -> Literal["schedule", "complete"]:
+        """What the schedule leaves, or everything (privileged)."""
+        return self.parameters_.stage1_data
+
+    def keeps_optimizer(self) -> bool:
+        """The released code never builds a second one."""
+        return not self.parameters_.reset_optimizer
+
+    def restored_parts(self, name: str) -> Iterator[tuple[str, nn.Module]]:
+        """Projection, expert and head of a modality, if its best expert is to be restored."""
+        if self.parameters_.expert_restore == "best":
+            yield "projection", self.projections[name]
+            yield "expert", self.experts[name]
+            yield "head", self.unimodal_heads[name]
 
     def start_stage(self, plan: StagePlan) -> None:
-        """Builds the optimiser once; the mixing stage keeps its moments unless told otherwise."""
-        begins = self.phase != plan.stage.name
-        self.phase = cast(Phase, plan.stage.name)
-        frozen = self.phase == "mixing" and self.parameters_.freeze_experts
-        self.experts.requires_grad_(not frozen)
-        if plan.index == 0 or (begins and self.parameters_.reset_optimizer):
-            self.optimizers = self.build_optimizers(plan)
-
-    def build_optimizers(self, plan: StagePlan) -> list[torch.optim.Optimizer]:
-        """One Adam over all parameters; those without a gradient do not move."""
-        hp = self.parameters_
-        return [torch.optim.Adam(self.parameters(), lr=hp.lr, weight_decay=hp.weight_decay)]
-
-    def _expert_parts(self, name: str) -> nn.ModuleList:
-        return nn.ModuleList([self.projections[name], self.experts[name], self.unimodal_heads[name]])
+        """Freezes the experts in the second stage, if they are to stand still."""
+        super().start_stage(plan)
+        self.experts.requires_grad_(self.first_stage or not self.parameters_.freeze_experts)
 
     def start_epoch(self, epoch: int) -> None:
         """Starts the epoch's statistics of the routers."""
         self._routing = _Routing(len(self.names))
 
-    def validation_losses(self, batch: Batch) -> Mapping[str, Tensor]:
-        """Loss and accuracy (regression: mean absolute error) of each unimodal head in stage 1."""
-        if self.phase != "experts":
-            return {}
+    def unimodal(self, batch: Batch) -> Mapping[str, tuple[Tensor, Tensor]]:
+        """Loss of each expert, and accuracy or error of its head, where its modality is there."""
         assert batch.labels is not None
         states = self.expert_states(batch)
+        losses = self.expert_losses(states, batch)
         regression = self.spec.task == "regression"
-        measure = "error" if regression else "accuracy"
-        found = {f"expert_{name}": loss for name, loss in self.expert_losses(states, batch).items()}
-        for name, outputs, here in zip(self.names, states.unimodal, states.valid, strict=True):
-            found[f"expert_{name}_{measure}"] = task_metrics(outputs, batch.labels, here, regression)
-        return found
-
-    def end_epoch(self, epoch: int, validation: Mapping[str, float]) -> None:
-        """Keeps each expert of its best validation loss, if they are to be restored."""
-        if self.phase != "experts" or self.parameters_.expert_restore == "none":
-            return
-        for name in self.names:
-            loss = validation.get(f"loss/expert_{name}", math.nan)
-            if loss < self._best.get(name, {"loss": math.inf})["loss"]:
-                state = copy.deepcopy(self._expert_parts(name).state_dict())
-                self._best[name] = {"loss": loss, "state": dict(state)}
-
-    def end_stage(self, plan: StagePlan) -> None:
-        """Restores the best experts at the end of stage 1 and clears their optimiser state."""
-        following = self.stages()[plan.index + 1 :]
-        if self.phase != "experts" or not following or following[0].name == "experts":
-            return
-        for name, best in self._best.items():
-            parts = self._expert_parts(name)
-            parts.load_state_dict(best["state"])
-            for parameter in parts.parameters():
-                for optimizer in self.optimizers:
-                    optimizer.state.pop(parameter, None)
-        self._best = {}
+        return {
+            name: (losses[name], task_metrics(outputs, batch.labels, here, regression))
+            for name, outputs, here in zip(self.names, states.unimodal, states.valid, strict=True)
+        }
 
     def log(self) -> Mapping[str, float | Tensor]:
         """Mean router weights of the validation pass, in all and by availability pattern."""
-        return self._routing.summary() if self.phase == "mixing" else {}
-
-    # What a killed run needs beside the weights, and what belongs to a chosen model.
-
-    def training_state(self) -> dict[str, Any]:
-        """The optimiser, and the best experts so far."""
-        return {**super().training_state(), "best": self._best}
-
-    def load_training_state(self, state: Mapping[str, Any]) -> None:
-        """Restores ``training_state``."""
-        super().load_training_state(state)
-        self._best = dict(state["best"])
-
-    def get_extra_state(self) -> Tensor:
-        """The stage the weights belong to, for a model that is chosen from stage 1."""
-        return torch.tensor(self.phase == "mixing")
-
-    def set_extra_state(self, state: Tensor) -> None:
-        """Restores the stage the weights belong to."""
-        self.phase = "mixing" if bool(state) else "experts"
+        return self._routing.summary() if not self.first_stage else {}
 
 
 class _Routing:

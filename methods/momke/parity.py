@@ -73,7 +73,7 @@ class _Stage(Component):
 
     def __init__(self, request: Request) -> None:
         super().__init__(request)
-        request.check_constructor(CONSTRUCTOR)
+        request.check_constructor(CONSTRUCTOR, required=CONSTRUCTOR)
         request.check_condition(LETTERS.values())
         sizes = {ours: request.constructor[theirs] for theirs, ours in HYPER_PARAMETERS.items()}
         hyper_parameters = request.hyper_parameters(INFO, MoMKEParameters, sizes)
@@ -92,7 +92,7 @@ class Stage1(_Stage):
     def forward(self, inputs: Mapping[str, Tensor]) -> Outcome:
         """States, losses and metrics of stage 1."""
         method = self.method
-        method.phase = "experts"
+        method.first_stage = True
         complete = method.parameters_.stage1_data == "complete"
         batch = reference_batch(inputs, method.spec, self.request.condition, complete)
         assert batch.labels is not None
@@ -123,7 +123,7 @@ class Stage2(_Stage):
     def forward(self, inputs: Mapping[str, Tensor]) -> Outcome:
         """States, loss and metrics of stage 2."""
         method = self.method
-        method.phase = "mixing"
+        method.first_stage = False
         batch = reference_batch(inputs, method.spec, self.request.condition, complete=False)
         assert batch.labels is not None
         states = method.mixed_states(batch)
