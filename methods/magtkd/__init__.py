@@ -1,0 +1,1 @@
+"""MAGTKD: every modality in turn asks the others, gated; text is built last and teaches the rest."""
