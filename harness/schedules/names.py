@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Sequence
 from typing import Any, get_args
@@ -23,14 +24,13 @@ from .records import (
     ScheduleError,
     canonical,
     check_schedule,
-    nearest,
     pattern_label,
 )
 
 _NUMBER = r"(?:\d+\.\d+|\.\d+|\d+)"
 _RANDOM_RATE = re.compile(rf"{_NUMBER}(?:_{_NUMBER})*")
 _RAMP = re.compile(rf"({_NUMBER})to({_NUMBER})in(\d+)")
-_RATE_AFTER_LABEL = re.compile(r"([01]\.\d+|\.\d+|[01])(?:-|$)")
+_RATE_AFTER_LABEL = re.compile(r"([01](?:\.\d+)?)(?:-|$)")
 
 
 def parse_schedule(
@@ -64,9 +64,8 @@ def parse_schedule(
     try:
         fields = _fields(family, rest, modalities, pattern, literature)
         if fields is None:
-            raise ScheduleError(
-                f"unknown schedule {text!r}; did you mean {nearest(text, _examples(modalities))!r}?"
-            )
+            near = difflib.get_close_matches(text, _examples(modalities), n=1, cutoff=0.0)[0]
+            raise ScheduleError(f"unknown schedule {text!r}; did you mean {near!r}?")
         if fields["kind"] not in ("complete", "fixed"):
             fields["draw"] = draw
         schedule: Schedule = TypeAdapter(Schedule).validate_python(fields)

@@ -6,7 +6,6 @@ frozen record; the masks themselves are drawn in ``draws`` and ``frames``.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Sequence
 from typing import Annotated, ClassVar, Literal
 
@@ -474,8 +473,3 @@ def _check_rate(schedule: Random, rate: float, count: int) -> None:
             f"{schedule.name}: rate {rate:g} is above {count - 1}/{count}, the most that {count} modalities "
             "can lose where every utterance keeps one"
         )
-
-
-def nearest(value: str, known: Iterable[str]) -> str:
-    """The most similar of some valid forms."""
-    return difflib.get_close_matches(value, list(known), n=1, cutoff=0.0)[0]

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 from scipy import stats
@@ -702,6 +702,7 @@ def any_schedules(draw: st.DrawFn) -> tuple[Schedule, tuple[str, ...]]:
 
 
 @given(any_schedules())
+@example((Imbalanced(rates={"text": 0.0, "eeg": 1.0, "eeg1": 0.0}), ("eeg", "eeg1", "text")))
 @settings(max_examples=400, deadline=None)
 def test_names_round_trip(drawn: tuple[Schedule, tuple[str, ...]]) -> None:
     schedule, modalities = drawn
