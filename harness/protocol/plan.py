@@ -197,13 +197,21 @@ def parse_conditions(
     found: dict[str, Schedule] = {}
     for entry in entries:
         if isinstance(entry, str) and entry.startswith("preset:"):
-            schedules = presets(entry.removeprefix("preset:"), modalities).test
+            preset = presets(entry.removeprefix("preset:"), modalities)
+            schedules = tuple(_drawn(schedule, protocol) for schedule in preset.test)
         else:
             schedules = (parse_condition(entry, protocol, modalities),)
         for schedule in schedules:
             _check_unit(schedule, protocol)
             found.setdefault(schedule.name, schedule)
     return tuple(found.values())
+
+
+def _drawn(schedule: Schedule, protocol: Protocol) -> Schedule:
+    """A preset's schedule with the protocol's answer to how often training draws."""
+    if schedule.kind in ("complete", "fixed"):
+        return schedule
+    return schedule.model_copy(update={"draw": protocol.comparison.draw})
 
 
 def parse_condition(entry: ScheduleEntry, protocol: Protocol, modalities: Sequence[str]) -> Schedule:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+
 from imer_bench.harness.batch import Batch
 from imer_bench.harness.spec import SENTIMENT_CLASSES, DataSpec, Level, ModalitySpec, Task
 

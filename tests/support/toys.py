@@ -8,11 +8,12 @@ anchors with moving averages, and a support bank of training samples behind ever
 from __future__ import annotations
 
 import torch
+from torch import nn
+
 from imer_bench.harness.batch import Batch, Prediction, prediction_from_outputs
 from imer_bench.harness.losses import task_loss
 from imer_bench.harness.method import Method, Stage, StagePlan, TrainingData
 from imer_bench.harness.record import HyperParameters, MethodInfo
-from torch import nn
 
 TASKS = frozenset({"regression", "binary", "multiclass"})
 
@@ -59,7 +60,9 @@ class TwoStages(Method[TwoStagesParameters]):
                 for i, (name, h) in enumerate(zip(self.spec.names, hidden, strict=True))
             ]
             return {"total": torch.stack(parts).sum()}
-        return {"total": task_loss(self.joint(torch.cat(hidden, -1)), batch.labels, batch.real, self.spec.task)}
+        return {
+            "total": task_loss(self.joint(torch.cat(hidden, -1)), batch.labels, batch.real, self.spec.task)
+        }
 
     def predict(self, batch: Batch) -> Prediction:
         return prediction_from_outputs(

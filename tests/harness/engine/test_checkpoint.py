@@ -10,7 +10,9 @@ from imer_bench.harness.engine.checkpoint import load_state, save_state
 
 def test_nested_state_comes_back_as_it_was(tmp_path):
     state = {
-        "optimizers": [{"state": {0: {"step": torch.tensor(3.0), "m": torch.randn(2, 3)}}, "groups": [{"lr": 0.1}]}],
+        "optimizers": [
+            {"state": {0: {"step": torch.tensor(3.0), "m": torch.randn(2, 3)}}, "groups": [{"lr": 0.1}]}
+        ],
         "history": [{"loss": 0.1 + 0.2, "best": -math.inf}, {"nan": math.nan}],
         "tuple": (1, "two", None, True),
         "empty": {},
