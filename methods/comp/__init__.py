@@ -1,0 +1,1 @@
+"""ComP: modalities that prompt each other through prototypes of the dialogue."""
