@@ -102,7 +102,7 @@ INFO = MethodInfo(
     # is published in the code; these are ours, from the published commands.
     data_set_parameters={
         name: {"hidden": 200, "window_past": 2, "window_future": 2, "time_attn": False}
-        for name in ("iemocap_6", "iemocap_4", "cmu_mosi", "cmu_mosei")
+        for name in ("iemocap6", "iemocap4", "cmu_mosi", "cmu_mosei")
     },
     paper=Paper(
         authors="Z. Lian, L. Chen, L. Sun, B. Liu, J. Tao",

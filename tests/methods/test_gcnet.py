@@ -243,7 +243,7 @@ def test_the_reconstruction_counts_absent_modalities_of_real_utterances() -> Non
                     truth = batch.targets[modality.name][dialogue, position]
                     expected += float((guess - truth).square().mean().detach())
     losses = method.losses(batch)
-    assert float(losses["reconstruction"]) == pytest.approx(expected / sum(batch.lengths), rel=1e-5)
+    assert losses["reconstruction"].item() == pytest.approx(expected / sum(batch.lengths), rel=1e-5)
     assert float(losses["total"]) == pytest.approx(float(losses["task"] + losses["reconstruction"]), rel=1e-6)
     assert float(make(spec).losses(complete(batch))["reconstruction"]) == 0.0
 
@@ -392,7 +392,7 @@ def test_training_lowers_both_losses() -> None:
     batch = make_batch(spec)
     method = make(spec, hidden=16, lr=1e-2).train()
     method.start_stage(PLAN)
-    first = method.training_step(batch)
+    first = last = method.training_step(batch)
     for _ in range(60):
         last = method.training_step(batch)
     assert last["task"] < 0.3 * first["task"]
