@@ -39,7 +39,7 @@ If a method gives both, the score counts.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
@@ -520,14 +520,12 @@ def evaluate(outcome: Outcome, names: Iterable[str]) -> dict[str, float | None]:
 def notes(outcome: Outcome, names: Iterable[str]) -> tuple[str, ...]:
     """What a reader of these metrics must know: undefined values and absent classes."""
     found: list[str] = []
-    if outcome.task != "regression":
-        present = np.unique(outcome.y_true)
-        if len(present) < len(outcome.classes):
-            absent = [name for index, name in enumerate(outcome.classes) if index not in present]
-            found.append(
-                f"{len(present)} of {len(outcome.classes)} classes have a true sample "
-                f"(none: {', '.join(absent)}); ua is the mean over these {len(present)}"
-            )
+    if outcome.task != "regression" and (absent := absent_classes(outcome.y_true, outcome.classes)):
+        count = len(outcome.classes)
+        found.append(
+            f"{count - len(absent)} of {count} classes have a true sample (none: {', '.join(absent)}); "
+            f"ua is the mean over these {count - len(absent)}"
+        )
     values = evaluate(outcome, names)
     undefined = [name for name, value in values.items() if value is not None and math.isnan(value)]
     constants = [name for name in undefined if not metric(name).constant]
@@ -536,6 +534,12 @@ def notes(outcome: Outcome, names: Iterable[str]) -> tuple[str, ...]:
     if others := [name for name in undefined if name not in constants]:
         found.append(f"{', '.join(others)}: undefined, every label is zero")
     return tuple(found)
+
+
+def absent_classes(y_true: npt.ArrayLike, classes: Sequence[str]) -> tuple[str, ...]:
+    """Names of the classes without a true sample."""
+    present = set(np.unique(np.asarray(y_true)).tolist())
+    return tuple(name for index, name in enumerate(classes) if index not in present)
 
 
 def n_classes_present(outcome: Outcome) -> int | None:

@@ -1,0 +1,319 @@
+"""Leaderboards in a terminal, in Markdown, CSV and JSON.
+
+Terminal and Markdown round (per cent with one decimal, errors and correlations with three); CSV and
+JSON have every number in full precision.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import textwrap
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from tabulate import tabulate
+
+from ..files import write_json, write_text
+from ..metrics import Metric, metric
+from .records import Board, Cell, Column, Row
+
+LEADERBOARD_SCHEMA = 1
+
+HOLE = "—(hole)"
+PRIVILEGED, TEST_SELECTED, SYNTHETIC = "†", "‡", "§"
+
+
+def render_terminal(board: Board, width: int = 110, metrics: Sequence[str] = ()) -> str:
+    """A board as plain text; wide tables are split by family.
+
+    Args:
+        board: The board.
+        width: Columns of the terminal.
+        metrics: Metrics to show; the primary one if empty.
+    """
+    shown = tuple(metrics) or (board.info.primary,)
+    lines = [board.title, "=" * min(len(board.title), width), ""]
+    if board.synthetic:
+        lines += [_banner(board), ""]
+    lines += [_facts(board)]
+    for name in shown:
+        lines += ["", *_wrapped(_heading(board, name), width)]
+        lines += _tables(board, width, lambda columns, name=name: _table(board, name, columns))
+    if board.has_intervals:
+        lines += ["", *_wrapped(_interval_heading(board), width)]
+        lines += _tables(board, width, lambda columns: _interval_table(board, columns))
+    lines.append("")
+    for line in (*_legend(board, shown), *board.notes):
+        lines += _wrapped(f"- {line}", width)
+    return "\n".join(lines) + "\n"
+
+
+def render_markdown(boards: Iterable[Board]) -> str:
+    """All boards as one Markdown page: every metric, intervals, notes."""
+    lines = ["# Leaderboard", ""]
+    for board in boards:
+        lines += [f"## {board.title}", ""]
+        if board.synthetic:
+            lines += [f"> **{_banner(board)}**", ""]
+        lines += [_facts(board), ""]
+        for name in board.info.metrics:
+            header, cells = _table(board, name, board.columns)
+            lines += [f"### {_heading(board, name)}", "", _pipes(header, cells), ""]
+        if board.has_intervals:
+            header, cells = _interval_table(board, board.columns)
+            lines += [f"### {_interval_heading(board)}", "", _pipes(header, cells), ""]
+        lines += [f"- {_escaped(line)}" for line in (*_legend(board, board.info.metrics), *board.notes)]
+        lines.append("")
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def render_csv(boards: Iterable[Board]) -> str:
+    """All cells as CSV, one line per board, row, metric and column."""
+    text = io.StringIO()
+    lines = [line for board in boards for row in board.rows for line in _csv_lines(board, row)]
+    writer = csv.DictWriter(text, list(lines[0]) if lines else ["data_set"], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
+    return text.getvalue()
+
+
+def _csv_lines(board: Board, row: Row) -> Iterator[dict[str, object]]:
+    for name, cells in row.cells.items():
+        for column in board.columns:
+            cell = cells[column.name]
+            low, high = cell.interval or (None, None)
+            yield {
+                "data_set": board.data_set,
+                "regime": board.regime,
+                "comparison_hash": board.comparison_hash,
+                "trained_on": board.trained_on,
+                "test_selected": board.test_selected,
+                "synthetic": board.synthetic,
+                "rank": row.rank,
+                "label": row.label,
+                "kind": row.kind,
+                "method": row.method,
+                "profile": row.profile,
+                "context": row.context,
+                "privileged": ",".join(row.privileged),
+                "runs_done": row.runs_done,
+                "runs_planned": row.runs_planned,
+                "metric": name,
+                "column": column.name,
+                "family": column.family,
+                "is_mean": column.is_mean,
+                "state": cell.state,
+                "mean": cell.mean,
+                "sd": cell.sd,
+                "seeds": len(cell.by_seed),
+                "cell_runs_done": cell.done,
+                "cell_runs_planned": cell.planned,
+                "interval_low": low,
+                "interval_high": high,
+            }
+
+
+def to_record(boards: Iterable[Board]) -> dict[str, Any]:
+    """All boards as plain values for JSON, every number in full precision."""
+    return {
+        "schema": LEADERBOARD_SCHEMA,
+        "boards": [{"title": board.title, **asdict(board)} for board in boards],
+    }
+
+
+def write_leaderboard(boards: Sequence[Board], folder: Path) -> tuple[Path, Path, Path]:
+    """Writes ``leaderboard.md``, ``leaderboard.csv`` and ``leaderboard.json``, each whole or not at all.
+
+    Returns:
+        The three paths.
+    """
+    paths = (folder / "leaderboard.md", folder / "leaderboard.csv", folder / "leaderboard.json")
+    write_text(paths[0], render_markdown(boards))
+    write_text(paths[1], render_csv(boards))
+    write_json(paths[2], to_record(boards))
+    return paths
+
+
+# --- Tables ----------------------------------------------------------------------------------------
+
+# Header and rows.
+Table = tuple[list[str], list[list[str]]]
+
+
+def _table(board: Board, name: str, columns: Sequence[Column]) -> Table:
+    item = metric(name)
+    header = [*_row_header(board), *(column.name for column in columns), "runs"]
+    body = [
+        [
+            *_row_start(board, row),
+            *(_cell_text(row.cells[name][column.name], item) for column in columns),
+            f"{row.runs_done}/{row.runs_planned}" if row.runs_planned else "",
+        ]
+        for row in board.rows
+    ]
+    return header, body
+
+
+def _interval_table(board: Board, columns: Sequence[Column]) -> Table:
+    item = metric(board.info.primary)
+    header = ["#", "label", *(column.name for column in columns)]
+    body = [
+        [
+            *_row_start(board, row)[:2],
+            *(_interval_text(row.cells[item.name][column.name], item) for column in columns),
+        ]
+        for row in board.rows
+        if row.kind != "no information"
+    ]
+    return header, body
+
+
+def _row_header(board: Board) -> list[str]:
+    profile = ["profile"] if any(row.profile for row in board.rows) else []
+    context = ["context"] if any(row.context for row in board.rows) else []
+    return ["#", "label", *profile, *context]
+
+
+def _row_start(board: Board, row: Row) -> list[str]:
+    marks = [
+        mark
+        for mark, applies in (
+            (PRIVILEGED, bool(row.privileged)),
+            (TEST_SELECTED, board.test_selected and row.kind != "no information"),
+            (SYNTHETIC, board.synthetic),
+        )
+        if applies
+    ]
+    shown = {"profile": row.profile, "context": row.context}
+    start = ["" if row.rank is None else str(row.rank), f"{row.label} {''.join(marks)}".rstrip()]
+    return [*start, *(shown[name] for name in _row_header(board)[2:])]
+
+
+def _cell_text(cell: Cell, item: Metric) -> str:
+    if cell.mean is None:
+        return {"hole": HOLE, "n/a": "n/a"}.get(cell.state, "undefined")
+    mean = _number(cell.mean, item)
+    return mean if cell.sd is None else f"{mean} ± {_number(cell.sd, item)}"
+
+
+def _interval_text(cell: Cell, item: Metric) -> str:
+    if cell.state == "hole":
+        return HOLE
+    if cell.interval is None:
+        return "n/a"
+    return f"[{_number(cell.interval[0], item)}, {_number(cell.interval[1], item)}]"
+
+
+def _number(value: float, item: Metric) -> str:
+    return f"{100 * value:.1f}" if item.percent else f"{value:.3f}"
+
+
+def _tables(board: Board, width: int, table: Callable[[Sequence[Column]], Table]) -> list[str]:
+    """Lines of one table, or of several beneath each other where one is too wide."""
+    return [line for columns in _blocks(board, width, table) for line in ("", _plain(*table(columns)))]
+
+
+def _blocks(board: Board, width: int, table: Callable[[Sequence[Column]], Table]) -> list[list[Column]]:
+    """Columns that fit side by side: whole families as long as they do, else as many as fit."""
+
+    def fits(columns: Sequence[Column]) -> bool:
+        return max(map(len, _plain(*table(columns)).splitlines())) <= width
+
+    blocks: list[list[Column]] = []
+    for _, own in groupby(board.columns, key=lambda column: column.family):
+        family = list(own)
+        if blocks and fits([*blocks[-1], *family]):
+            blocks[-1] += family
+            continue
+        blocks.append([family[0]])
+        for column in family[1:]:
+            if fits([*blocks[-1], column]):
+                blocks[-1].append(column)
+            else:
+                blocks.append([column])
+    return blocks
+
+
+def _plain(header: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
+    return tabulate(cells, header, tablefmt="simple", disable_numparse=True, colalign=_align(header))
+
+
+def _pipes(header: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
+    escaped = [[_escaped(cell) for cell in row] for row in cells]
+    return tabulate(
+        escaped,
+        [_escaped(name) for name in header],
+        tablefmt="pipe",
+        disable_numparse=True,
+        colalign=_align(header),
+    )
+
+
+def _align(header: Sequence[str]) -> list[str]:
+    return ["left" if name in ("label", "profile", "context") else "right" for name in header]
+
+
+def _escaped(text: str) -> str:
+    """Labels are free text: nothing in them may end a table cell or start markup."""
+    for character in "\\|*_`":
+        text = text.replace(character, f"\\{character}")
+    return text.replace("<", "&lt;").replace("\n", " ")
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    return textwrap.wrap(text, width, subsequent_indent="  " if text.startswith("- ") else "") or [""]
+
+
+# --- Words -----------------------------------------------------------------------------------------
+
+
+def _heading(board: Board, name: str) -> str:
+    item = metric(name)
+    unit = ", per cent" if item.percent else ""
+    better = "higher" if item.higher_is_better else "lower"
+    primary = "; rows are ordered by it" if name == board.info.primary else ""
+    return f"{item.title}: {item.definition}{unit} ({better} is better{primary})"
+
+
+def _interval_heading(board: Board) -> str:
+    item = metric(board.info.primary)
+    return f"{100 * board.intervals.confidence:g} % intervals of {item.title} over dialogues"
+
+
+def _banner(board: Board) -> str:
+    return f"SYNTHETIC DATA: {board.data_set} was generated; these numbers say nothing about real emotions"
+
+
+def _facts(board: Board) -> str:
+    size = f"{board.utterances} test utterances of {board.dialogues} dialogues"
+    return f"{size}; comparison {board.comparison_hash}; ordered by {board.ranked_by}"
+
+
+def _legend(board: Board, metrics: Sequence[str]) -> list[str]:
+    lines = ["mean ± standard deviation over training seeds (n - 1), mask draws averaged first"]
+    cells = [cell for row in board.rows for name in metrics for cell in row.cells[name].values()]
+    if any(cell.state == "hole" for cell in cells):
+        lines.append(f"{HOLE}: a planned run is missing or failed; it is not averaged over")
+    if any(cell.state == "n/a" for cell in cells):
+        lines.append("n/a: the method's predictions have no such metric")
+    if board.has_intervals:
+        lines.append(
+            "intervals: dialogues resampled, seeds and masks averaged; they cover the choice of test "
+            "dialogues, not of training seeds, and are no test of a difference"
+        )
+    lines.append("the order of rows is no claim: differences are not tested here")
+    if any(row.privileged for row in board.rows):
+        seen = sorted({item for row in board.rows for item in row.privileged})
+        lines.append(f"{PRIVILEGED} saw true features of absent modalities in training ({', '.join(seen)})")
+    if board.test_selected:
+        lines.append(
+            f"{TEST_SELECTED} the epoch was selected on the test set: not comparable with honest results"
+        )
+    if board.synthetic:
+        lines.append(f"{SYNTHETIC} synthetic data")
+    lines.append("no information: the best constant prediction, knowing the test labels")
+    return lines
