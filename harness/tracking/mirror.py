@@ -19,6 +19,7 @@ from .mlflow_store import MlflowStore, is_refusal, reason
 
 _FIRST_PAUSE = 1.0
 _LONGEST_PAUSE = 60.0
+_OPENING = 30.0
 
 
 @dataclass(frozen=True)
@@ -133,12 +134,17 @@ class Mirror:
             return MirrorReport(self._logged, waiting, problem, self._uri)
 
     def _join(self, thread: threading.Thread, timeout: float) -> None:
-        logged = self._logged
-        end = time.monotonic() + timeout
+        def progress() -> tuple[int, str]:
+            with self._changed:
+                return self._logged, self._uri
+
+        last = progress()
+        # Opening imports MLflow and may make the database: slow at times, but no server's fault.
+        end = time.monotonic() + (timeout if last[1] else max(timeout, _OPENING))
         while thread.is_alive() and time.monotonic() < end:
             thread.join(0.05)
-            if self._logged != logged:
-                logged, end = self._logged, time.monotonic() + timeout
+            if (now := progress()) != last:
+                last, end = now, time.monotonic() + timeout
 
     def _work(self, protocol_folder: Path) -> None:
         store: MlflowStore | None = None
@@ -149,7 +155,8 @@ class Mirror:
                 entry = read_entry(folder)
                 if store is None:
                     store = MlflowStore(protocol_folder.parent, self._tracking_uri)
-                    self._uri = store.uri
+                    with self._changed:
+                        self._uri = store.uri
                 store.log(entry, self._execution)
                 record_mirrored(protocol_folder, folder.name)
             except Exception as error:

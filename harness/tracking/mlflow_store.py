@@ -32,13 +32,14 @@ _SETTINGS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_LOGGING_LEVEL": "WARNING",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",
 }
 
-# What one call of log_batch takes.
-_POINTS_PER_CALL = 1000
+# One call of log_batch takes 100 parameters and 1000 values in all.
 _PARAMETERS_PER_CALL = 100
+_POINTS_PER_CALL = 900
 
 _LONGEST_DESCRIPTION = 5000
 _PARENT_FILES = ("leaderboard.md", "leaderboard.csv", "leaderboard.json", "protocol.json")
@@ -182,11 +183,11 @@ class MlflowStore:
         record = Dataset(data.name, data.digest, "local", data.source, profile=data.profile)
         client.log_inputs(run_id, [DatasetInput(record, [InputTag("mlflow.data.context", "train, test")])])
         parameters = [Param(name, value) for name, value in entry.parameters.items()]
-        for batch in _batched(parameters, _PARAMETERS_PER_CALL):
-            client.log_batch(run_id, params=batch)
         metrics = [Metric(p.key, p.value, p.timestamp, p.step) for p in entry.points]
-        for batch in _batched(metrics, _POINTS_PER_CALL):
-            client.log_batch(run_id, metrics=batch)
+        while parameters or metrics:
+            now, parameters = parameters[:_PARAMETERS_PER_CALL], parameters[_PARAMETERS_PER_CALL:]
+            points, metrics = metrics[:_POINTS_PER_CALL], metrics[_POINTS_PER_CALL:]
+            client.log_batch(run_id, points, now)
         client.log_artifact(run_id, str(entry.file))
         client.log_text(run_id, entry.masks, "masks.csv")
         client.set_terminated(run_id, entry.status, entry.finished)
@@ -270,7 +271,3 @@ def _description(experiment: str, protocol_folder: Path) -> str:
     if len(text) > _LONGEST_DESCRIPTION:
         text = text[:_LONGEST_DESCRIPTION].rsplit("\n", 1)[0] + "\n\n(more in leaderboard.md)"
     return text
-
-
-def _batched(items: list[Any], size: int) -> Iterable[list[Any]]:
-    return (items[start : start + size] for start in range(0, len(items), size))

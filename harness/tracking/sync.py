@@ -19,7 +19,7 @@ from .entry import RunEntry, UnreadableRun, read_entry
 from .executions import Execution, read_journal, record_mirrored
 from .mlflow_store import MlflowStore, is_refusal, reason
 
-_PAUSES = (1.0, 3.0)
+_PAUSES = (0.5, 1.5)
 
 T = TypeVar("T")
 
@@ -118,19 +118,22 @@ def _protocol_folders(results: Path) -> list[Path]:
 
 def _read(protocol_folder: Path) -> Iterator[_Run | Failure]:
     journal = read_journal(protocol_folder)
-    # Runs that no execution is known for (an archive of run folders) share one parent.
-    unknown = Execution("bench.py mlflow sync", datetime.fromtimestamp(0, UTC), "sync")
+    entries: dict[str, RunEntry] = {}
     for folder in sorted((protocol_folder / "runs").iterdir()):
         if not (folder / "run.json").is_file() or folder.name.startswith("."):
             continue
-        name = f"{protocol_folder.name}/{folder.name}"
         try:
-            entry = read_entry(folder)
+            entries[folder.name] = read_entry(folder)
         except UnreadableRun as error:
-            yield Failure(name, str(error))
-        else:
-            execution = journal.executions.get(journal.brought.get(folder.name, ""), unknown)
-            yield _Run(name, protocol_folder, entry, execution, folder.name in journal.waiting)
+            yield Failure(f"{protocol_folder.name}/{folder.name}", str(error))
+    # Runs that no execution is known for (an archive of run folders) share one parent.
+    first = min((entry.started for entry in entries.values()), default=0)
+    unknown = Execution("bench.py mlflow sync", datetime.fromtimestamp(first / 1000, UTC), "sync")
+    for name, entry in entries.items():
+        execution = journal.executions.get(journal.brought.get(name, ""), unknown)
+        yield _Run(
+            f"{protocol_folder.name}/{name}", protocol_folder, entry, execution, name in journal.waiting
+        )
 
 
 def _present(store: MlflowStore, runs: list[_Run], rebuild: bool) -> dict[tuple[str, str], str]:
@@ -189,16 +192,15 @@ def _patiently(action: Callable[[], T]) -> T:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the options of ``bench.py mlflow sync``."""
-    parser.add_argument(
-        "--results", type=Path, default=Path("results"), help="results folder (default: results)"
-    )
-    parser.add_argument("--protocol", help="only this protocol: its name or its file")
-    parser.add_argument("--tracking-uri", help="where to log (default: MLflow's own choice)")
-    parser.add_argument(
-        "--rebuild", action="store_true", help="delete what the store has of these and start anew"
-    )
-    parser.add_argument("--json", action="store_true", help="print the report as JSON")
+    """Adds the commands of ``bench.py mlflow``; there is one, ``sync``."""
+    commands = parser.add_subparsers(dest="mlflow_command", required=True, metavar="COMMAND")
+    command = commands.add_parser("sync", help="log what MLflow has not got yet")
+    command.description = "Logs every run of the results that MLflow lacks, or has in part or out of date."
+    command.add_argument("--results", type=Path, default=Path("results"), help="default: %(default)s")
+    command.add_argument("--protocol", help="only this protocol: its name or its file")
+    command.add_argument("--tracking-uri", help="where to log (default: MLflow's own choice)")
+    command.add_argument("--rebuild", action="store_true", help="delete these runs there and log all anew")
+    command.add_argument("--json", action="store_true", help="print the report as JSON")
 
 
 def run(args: argparse.Namespace) -> int:
