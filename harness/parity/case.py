@@ -85,7 +85,7 @@ class Section(_Record):
     weights_prefix: str = ""
     input_prefix: str | list[str] = ""
     batch: list[int] | None = Field(default=None, min_length=1)
-    condition: str | None = None
+    condition: str | None = Field(default=None, pattern="^[atv]*$")
     start: str = "weights"
     epochs: int = Field(default=1, ge=1)
     steps: int = Field(default=0, ge=0)

@@ -40,7 +40,7 @@ class Difference:
 
 
 def deviation(
-    ours: Tensor, golden: Tensor, tolerance: Tolerance, where: Tensor | None
+    ours: Tensor, golden: Tensor, tolerance: Tolerance, where: Tensor | None = None
 ) -> tuple[float, float]:
     """Largest absolute error and largest ratio.
 

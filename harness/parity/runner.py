@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ..errors import UnknownName, UserError
-from ..registry import method_info
+from ..registry import method_info, method_names
 from .case import Case, Clip, Comparison, Optimizer, Section, Tolerance, matches
 from .compare import Difference, deviation, region, sorted_edges
 from .contract import Component, Outcome, ParityError, Pass, Request, gradient_norm
@@ -56,6 +56,8 @@ def components(method: str) -> Mapping[str, Callable[[Request], Component]]:
     Raises:
         ParityError: The method is unknown or has no parity module.
     """
+    if method not in method_names():  # an import path in a case must not run code
+        raise ParityError(str(UnknownName("method", method, method_names())))
     try:
         module = importlib.import_module(".parity", method_info(method).package)
         return module.COMPONENTS
