@@ -209,7 +209,7 @@ INFO = MethodInfo(
     predicts_score=False,
     profiles={"default": {}, "published": PUBLISHED, "first_upload": FIRST_UPLOAD},
     # Scores of CH-SIMS are bins of width 0.2 around multiples of 0.2: (-0.1, 0.1] is its neutral.
-    data_set_parameters={"ch_sims": {"neutral_band": 0.1}, "ch_sims_v2": {"neutral_band": 0.1}},
+    data_set_parameters={"ch_sims": {"neutral_band": 0.1}},
     paper=None,
     reference=Reference(
         repository="https://github.com/mili-163/MMER",

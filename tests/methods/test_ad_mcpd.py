@@ -12,16 +12,17 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from batches import PlainServices, make_batch, make_spec
 from imer_bench.harness.batch import Batch
 from imer_bench.harness.language_models import LanguageModels
 from imer_bench.harness.method import Stage, StagePlan
 from imer_bench.harness.spec import DataSpec
-from imer_bench.methods.ad_mcpd import anchors, channels, encoder, graph
+from imer_bench.methods.ad_mcpd import anchors, channels, completion, encoder, graph
 from imer_bench.methods.ad_mcpd.info import INFO, Parameters
 from imer_bench.methods.ad_mcpd.model import AdMcpd, sentiment_classes
 from imer_bench.methods.ad_mcpd.prototypes import GivenPrototypes, class_texts
 from imer_bench.methods.ad_mcpd.reference import load_reference_weights
+
+from batches import PlainServices, make_batch, make_spec
 
 MODELS = LanguageModels()
 TINY = "random-t5-tiny"
@@ -209,6 +210,23 @@ def test_attaching_a_bank_sample_gives_the_edges_it_has_in_the_bank():
     assert (rows[:, :size].diagonal() > 0).all()  # a copy is a neighbour of its original
 
 
+def test_a_sample_outside_training_is_convolved_against_the_bank_as_specified():
+    spec = make_spec("multiclass", "vectors", classes=3)
+    method = trained(spec, make_batch(spec, 20), batch_size=20)
+    batch, bank = make_batch(spec, 4, seed=8), method.bank
+    with torch.no_grad():
+        data = method.encode(batch.features, batch.available)
+        rows, enhanced = method.graph.attach(data, bank), method.enhance_alone(data)
+        for q in range(4):
+            gathered, degree = torch.zeros(32), rows[q].sum()
+            for j in range(23):
+                weight = rows[q, j] / ((degree + 1e-8) * (bank.degree[j] + 1e-8)).sqrt()
+                gathered += weight * bank.nodes[j]
+            hidden = method.convolution.neighbours.weight @ gathered
+            hidden = torch.relu(hidden + method.convolution.own.weight @ data.fused[q])
+            torch.testing.assert_close(enhanced[q], data.fused[q] + 0.5 * hidden, atol=1e-5, rtol=1e-5)
+
+
 class LargestTensor(TorchDispatchMode):
     """Notes the largest tensor that any operation returns, forward and backward."""
 
@@ -344,6 +362,34 @@ def test_channel_losses_agree_with_a_loop_over_samples_and_modalities():
     assert losses["total"].item() == pytest.approx(total, rel=1e-4)
 
 
+def test_a_level_without_samples_is_left_out_of_a_channel():
+    divergences = torch.tensor([[1.0, 3.0], [5.0, 7.0]])
+    mask = torch.tensor([[True, True], [False, False]])
+    assert channels.channel_loss(divergences, mask, "cosine").item() == 2.0
+    assert channels.channel_loss(200 * divergences, mask, "dot").item() == 100.0
+
+
+@pytest.mark.parametrize("absent", ["masked", "dropped"])
+def test_a_completion_does_not_see_the_slot_of_an_absent_modality(absent):
+    torch.manual_seed(0)
+    module = completion.PromptCompletion(MODELS.resolve(TINY), 16, absent=absent)
+    features, prototypes = torch.randn(3, 5, 16), torch.randn(4, 16)
+    available = random_availability(3, 5)
+    assert not available.all()
+    with torch.no_grad():
+        clean = module(features, available, prototypes)
+        noisy = module(torch.where(available[..., None], features, 9.0), available, prototypes)
+        other = module(features + 1.0, available, prototypes)
+    torch.testing.assert_close(noisy, clean, atol=1e-6, rtol=1e-6)
+    assert (other - clean).abs().max() > 1e-3
+    if absent == "dropped":  # the same as a sequence that never had the slot
+        with torch.no_grad():
+            for i in range(5):
+                kept = features[available[:, i], i : i + 1]
+                alone = module(kept, torch.ones(kept.shape[:2], dtype=torch.bool), prototypes)
+                torch.testing.assert_close(alone[0], clean[i], atol=1e-5, rtol=1e-5)
+
+
 def test_class_texts_follow_the_documentation():
     assert class_texts("audio", ["happy"]) == ["This is an audio. The emotion is happy emotion."]
     assert class_texts("text", ["negative"]) == ["This is a text. The emotion is negative emotion."]
@@ -477,6 +523,7 @@ def test_the_bank_keeps_its_samples_and_follows_the_weights():
     method = trained(spec, batch, batch_size=16)
     bank = method.bank
     assert bank.available.shape == (3, 16)
+    torch.testing.assert_close(method.fused_prototypes, method.prototypes()[-1].detach())
     first, nodes = bank.available.clone(), bank.nodes.clone()
     method.train()
     method.training_step(batch)
