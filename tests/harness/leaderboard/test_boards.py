@@ -51,7 +51,7 @@ def summaries(frame: pd.DataFrame, **changes) -> list[RunSummary]:
     conditions = tuple(Condition(name, name.partition("-")[0]) for name in frame["test_condition"].unique())
     return [
         RunSummary(**{"method": record["label"], "conditions": conditions, **record, **changes})
-        for record in frame[keys].drop_duplicates().to_dict("records")
+        for record in frame.loc[:, keys].drop_duplicates().to_dict(orient="records")
     ]
 
 
@@ -244,11 +244,14 @@ def test_folds_are_pooled_or_averaged():
     assert cell(pooled, "strong", "complete").mean == pytest.approx(np.mean(expected))
     assert cell(pooled, "strong", "complete").sd == pytest.approx(np.std(expected, ddof=1))
     folds = frame.groupby(["seed", "fold"]).apply(weighted_f1, include_groups=False)
-    by_seed = folds.groupby(level="seed").mean()
+    by_seed = np.array([np.mean([folds[seed, fold] for fold in (0, 1, 2)]) for seed in (0, 1)])
     assert cell(averaged, "strong", "complete").mean == pytest.approx(by_seed.mean())
     assert cell(averaged, "strong", "complete").sd == pytest.approx(by_seed.std(ddof=1))
     assert cell(pooled, "strong", "complete").mean != pytest.approx(by_seed.mean())
     assert (pooled.utterances, pooled.dialogues) == (54, 9)
+    shares = [np.mean(y[y != 0] > 0) for _, y in frame[frame["seed"] == 0].groupby("fold")["y_true"]]
+    best = np.mean([max(share, 1 - share) for share in shares])
+    assert cell(averaged, "no information", "complete", "acc2").mean == pytest.approx(best)
     assert any("pooled" in note for note in pooled.notes)
 
 
@@ -291,6 +294,15 @@ def test_classes_on_sentiment_are_not_applicable_to_error_and_correlation():
     ]
     assert cell(board, "classes", "complete", "acc2").mean == pytest.approx(np.mean(expected))
     assert cell(board, "scores", "complete", "mae").state == "value"
+
+
+def test_a_hole_outweighs_not_applicable_in_a_mean():
+    frame = sentiment_table(classes=True)
+    gone = (frame["label"] == "weak") & (frame["seed"] == 2) & (frame["test_condition"] == "random-0.5")
+    (board,) = boards(frame[~gone])
+    assert cell(board, "weak", "random-0.1", "mae").state == "n/a"
+    assert cell(board, "weak", "mean random", "mae").state == "hole"
+    assert cell(board, "strong", "mean random", "mae").state == "n/a"
 
 
 def test_an_undefined_metric_is_neither_a_hole_nor_a_number():

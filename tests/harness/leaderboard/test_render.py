@@ -128,6 +128,13 @@ def test_a_label_can_not_break_the_table():
     assert "<x>" not in text
 
 
+def test_one_seed_has_no_deviation_and_keeps_its_decimal():
+    frame = sentiment_table(["strong"], seeds=[0], conditions=["complete"])
+    (board,) = boards(frame.assign(score=frame["y_true"]))
+    assert markdown_row(render_markdown([board]), "strong")[4] == "100.0"
+    assert re.search(r"strong .* 100\.0 +1/1", render_terminal(board))
+
+
 def test_files_have_every_number_in_full(tmp_path):
     frame = sentiment_table()
     skipped = RunSummary("picky", "mosi", 0, "random-0.5", "skipped", regime="single", selection="best",
