@@ -12,7 +12,6 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from batches import PlainServices, make_batch, make_spec
 from imer_bench.harness.batch import Batch
 from imer_bench.harness.engine.checkpoint import load_state, save_state
 from imer_bench.harness.language_models import resolve
@@ -24,6 +23,8 @@ from imer_bench.methods.dmd.info import INFO, DMDParameters
 from imer_bench.methods.dmd.losses import margin_loss, orthogonality
 from imer_bench.methods.dmd.model import DMD, distil, loss_terms
 from imer_bench.methods.dmd.transformer import Encoder
+
+from batches import PlainServices, make_batch, make_spec
 
 GOLDEN = Path(__file__).parents[1] / "parity" / "golden" / "dmd"
 SMALL: dict[str, Any] = {"hidden": 8, "heads": 2, "nlevels": 1, "output_dropout": 0.0, "text_dropout": 0.0}
@@ -359,6 +360,7 @@ def test_gradients_are_summed_over_a_group_of_batches() -> None:
     for (name, _), gradient in zip(method.named_parameters(), gradients, strict=True):
         torch.testing.assert_close(seen[0][name], gradient, rtol=1e-4, atol=1e-6)
     assert any(not torch.equal(before[name], value) for name, value in method.named_parameters())
+    assert all(parameter.grad is None for parameter in method.parameters())  # the next group starts at zero
 
 
 @pytest.mark.parametrize(("accumulate", "moves"), [("all", True), ("published", False)])

@@ -12,7 +12,6 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from batches import PlainServices, make_batch, make_spec
 from imer_bench.harness.batch import Batch
 from imer_bench.harness.engine.checkpoint import load_state, save_state
 from imer_bench.harness.method import StagePlan
@@ -22,6 +21,8 @@ from imer_bench.methods.magtkd.checkpoints import load_reference_weights
 from imer_bench.methods.magtkd.info import INFO, MAGTKDParameters
 from imer_bench.methods.magtkd.losses import feature_distillation, logit_distillation
 from imer_bench.methods.magtkd.model import MAGTKD, warmup_decay
+
+from batches import PlainServices, make_batch, make_spec
 
 GOLDEN = Path(__file__).parents[1] / "parity" / "golden" / "magtkd"
 SMALL: dict[str, Any] = {"hidden_dim": 16, "num_heads": 4, "dropout": 0.0}
@@ -161,6 +162,20 @@ def test_a_source_without_any_key_leaves_the_anchor_and_the_feed_forward_part() 
     moved = source.clone()
     moved[1, 1] = 100.0
     torch.testing.assert_close(block(anchor, moved, keys, same=False), result)
+
+
+def test_an_absent_utterance_asks_but_is_no_key() -> None:
+    spec = make_spec("multiclass")
+    batch = make_batch(spec, rate=0.4)
+    method = build(spec).eval()
+    before = method._forward(batch)
+    with torch.no_grad():
+        method.fusion.absent["audio"].add_(torch.randn(16))
+    after = method._forward(batch)
+    assert torch.equal(before.encoded["audio_to_vision"], after.encoded["audio_to_vision"])
+    same = (before.encoded["text_to_audio"] == after.encoded["text_to_audio"]).all(-1)
+    observed = batch.available[..., spec.names.index("audio")]
+    assert torch.equal(same[batch.real], observed[batch.real])
 
 
 def test_only_text_teaches_and_only_on_what_both_have() -> None:
