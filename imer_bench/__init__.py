@@ -9,7 +9,6 @@ symbolic links, the path below does the same at run time.
 
 from pathlib import Path
 
-__version__ = "0.1.0"
 
 _here = Path(__file__).resolve().parent
 if not (_here / "harness").is_dir():

@@ -77,9 +77,9 @@ def _guarded(run: Callable[[argparse.Namespace], int], args: argparse.Namespace)
 
 def _overview(arguments: Sequence[str]) -> int:
     if "--version" in arguments:
-        from ... import __version__
+        from importlib.metadata import version
 
-        print(f"IMER-Bench {__version__}")
+        print(f"IMER-Bench {version('imer-bench')}")
         return 0
     lines = [
         "usage: bench.py [command] [options]      (bench.py --protocol FILE is bench.py run --protocol FILE)",

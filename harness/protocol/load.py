@@ -142,7 +142,7 @@ def _explain(path: Path, error: ValidationError) -> str:
         elif kind == "missing":
             lines.append(f"{path}: key '{key}' is missing")
         elif kind == "literal_error":
-            allowed = issue["ctx"]["expected"].replace(" or ", ", ").replace("'", "").split(", ")
+            allowed = issue.get("ctx", {})["expected"].replace(" or ", ", ").replace("'", "").split(", ")
             near = suggestion(str(value), allowed)
             lines.append(f"{path}: key '{key}': value {value!r} is not allowed{near}")
         elif kind == "too_short" and value:

@@ -1,12 +1,10 @@
 """What every registered method must show, whatever it is: see docs/add-a-method.md."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
-from batches import make_batch, make_spec
-from small import SMALL
-from tiny import tiny_plan
 
 from imer_bench.harness.batch import Batch
 from imer_bench.harness.engine.evaluation import predict
@@ -19,6 +17,10 @@ from imer_bench.harness.record import MethodInfo
 from imer_bench.harness.registry import method_class, method_info, method_names
 from imer_bench.harness.schedules import Fixed, Random
 from imer_bench.harness.store import Store
+
+from batches import make_batch, make_spec
+from small import SMALL
+from tiny import tiny_plan
 
 NAMES = [name for name in method_names() if name in SMALL]
 TASKS = {
@@ -179,7 +181,7 @@ def test_a_batch_of_one_and_an_absent_class_are_finite(tmp_path, models, name):
 
 @pytest.mark.parametrize("name", TRAINED)
 def test_two_and_four_modalities_work_or_are_skipped_with_a_reason(tmp_path, models, name):
-    for dims in ('{text=6, audio=4}', '{text=6, audio=4, vision=5, gaze=3}'):
+    for dims in ("{text=6, audio=4}", "{text=6, audio=4, vision=5, gaze=3}"):
         folder = tmp_path / str(len(dims))
         folder.mkdir()
         features = dims.replace("6", "'vectors'").replace("4", "'vectors'").replace("5", "'vectors'")
@@ -216,12 +218,12 @@ def test_cuda_agrees_with_the_cpu(name, models):
         torch.manual_seed(0)
         services = RunServices(1, torch.device(device), models)
         method = method_class(info)(spec, info.parameters(**SMALL[name]), services).to(device).eval()
-        moved = Batch(**{key: _moved(value, device) for key, value in vars(batch).items()})
+        moved = replace(batch, **{key: _moved(value, device) for key, value in vars(batch).items()})
         losses.append(float(method.losses(moved)["total"]))
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
 
-def _moved(value, device):
+def _moved(value: Any, device: str) -> Any:
     if isinstance(value, torch.Tensor):
         return value.to(device)
     if isinstance(value, dict):

@@ -11,6 +11,7 @@ from imer_bench.harness.engine.training import Job, Training
 from imer_bench.harness.language_models import LanguageModels
 from imer_bench.harness.method import Method
 from imer_bench.harness.store import Store
+
 from tiny import tiny_plan
 
 

@@ -7,21 +7,24 @@ anchors with moving averages, and a support bank of training samples behind ever
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from imer_bench.harness.batch import Batch, Prediction, prediction_from_outputs
 from imer_bench.harness.losses import task_loss
 from imer_bench.harness.method import Method, Stage, StagePlan, TrainingData
 from imer_bench.harness.record import HyperParameters, MethodInfo
+from imer_bench.harness.spec import Task
 
-TASKS = frozenset({"regression", "binary", "multiclass"})
+TASKS: frozenset[Task] = frozenset({"regression", "binary", "multiclass"})
 
 
 class TwoStagesParameters(HyperParameters):
     epochs: int = 4
     stage1_epochs: int = 2
-    stage1_data: str = "complete"
+    stage1_data: Literal["schedule", "complete"] = "complete"
     dropout: float = 0.2
 
     def privileged(self) -> tuple[str, ...]:
@@ -53,6 +56,7 @@ class TwoStages(Method[TwoStagesParameters]):
         return [self.dropout(self.experts[name](batch.features[name])) for name in self.spec.names]
 
     def losses(self, batch: Batch):
+        assert batch.labels is not None
         hidden = self._hidden(batch)
         if self.first:
             parts = [
@@ -76,6 +80,8 @@ class AnchorsParameters(HyperParameters):
 
 
 class Anchors(Method[AnchorsParameters]):
+    anchors: Tensor
+
     def __init__(self, spec, parameters, services):
         super().__init__(spec, parameters, services)
         self.encoder = nn.Linear(sum(spec.dims.values()), 8)
@@ -83,7 +89,8 @@ class Anchors(Method[AnchorsParameters]):
         self.register_buffer("anchors", torch.zeros(self.classes, 8))
         self.register_buffer("bank", torch.zeros(8))
 
-    def _classes(self, batch: Batch):
+    def _classes(self, batch: Batch) -> Tensor:
+        assert batch.labels is not None
         return batch.labels.sign().long() + 1 if self.spec.task == "regression" else batch.labels
 
     def _encode(self, batch: Batch):
@@ -122,6 +129,7 @@ class GoesWrong(Method[RaisesParameters]):
         self.epoch = epoch
 
     def losses(self, batch: Batch):
+        assert batch.labels is not None
         outputs = self.head(batch.features[self.spec.names[0]])
         loss = task_loss(outputs, batch.labels, batch.real, self.spec.task)
         if self.epoch == 1 and self.parameters_.how == "raise":
