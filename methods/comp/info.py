@@ -6,7 +6,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from ...harness.record import Choice, MethodInfo, Paper, Reference
+from ...harness.record import Choice, HyperParameters, MethodInfo, Paper, Reference
+from ...harness.spec import DataSpec
 from .._parameters import TwoStageParameters
 
 
@@ -103,6 +104,14 @@ class ComPParameters(TwoStageParameters):
         return self.prompts and self.pg
 
 
+def too_long(spec: DataSpec, parameters: HyperParameters) -> str | None:
+    """Why ComP can't run on a data set, or ``None``."""
+    length = getattr(parameters, "sequence_length", None)
+    if length is None or length >= spec.longest_dialogue:
+        return None
+    return f"sequence_length ({length}) is below the longest dialogue ({spec.longest_dialogue} utterances)"
+
+
 INFO = MethodInfo(
     name="comp",
     title="ComP",
@@ -128,8 +137,8 @@ INFO = MethodInfo(
     data_set_parameters={
         "cmu_mosi": {"epochs": 300, "batch_size": 32, "sequence_length": 65},
         "cmu_mosei": {"epochs": 300, "batch_size": 32, "sequence_length": 150},
-        "iemocap_4": {"epochs": 300, "batch_size": 32, "sequence_length": 150},
-        "iemocap_6": {"epochs": 300, "batch_size": 32, "sequence_length": 150},
+        "iemocap4": {"epochs": 300, "batch_size": 32, "sequence_length": 150},
+        "iemocap6": {"epochs": 300, "batch_size": 32, "sequence_length": 150},
     },
     paper=Paper(
         authors="W.-J. He, X. Zhu, Z. Zhang",
@@ -143,5 +152,6 @@ INFO = MethodInfo(
         commit="28192d3a5683543d7383e40898f9a98d1f114a08",
         licence="none",
     ),
+    applies=too_long,
     batch_dependent=frozenset({"published"}),
 )

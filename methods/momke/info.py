@@ -73,13 +73,13 @@ INFO = MethodInfo(
     tasks=frozenset({"regression", "binary", "multiclass"}),
     context="dialogue",
     profiles={"default": {}, "published": {"stage1_data": "complete"}},
-    # Sizes, rates and both stages' lengths are those of the released scripts; iemocap_6, which has
-    # no script, takes iemocap_4's (ours).
+    # Sizes, rates and both stages' lengths are those of the released scripts; iemocap6, which has
+    # no script, takes iemocap4's (ours).
     data_set_parameters={
         "cmu_mosi": {"epochs": 300, "batch_size": 32},
         "cmu_mosei": {"epochs": 100, "batch_size": 32},
-        "iemocap_4": {"epochs": 200, "batch_size": 16},
-        "iemocap_6": {"epochs": 200, "batch_size": 16},
+        "iemocap4": {"epochs": 200, "batch_size": 16},
+        "iemocap6": {"epochs": 200, "batch_size": 16},
     },
     paper=Paper(
         authors="W. Xu, H. Jiang, X. Liang",
