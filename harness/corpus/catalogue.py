@@ -15,6 +15,7 @@ from .errors import CorpusError, DataNotFound
 from .info import DatasetInfo
 
 if TYPE_CHECKING:
+    from .manifest import Manifest
     from .records import Corpus
 
 _PACKAGE = __name__.split(".")[0] + ".datasets"
@@ -87,6 +88,25 @@ def find_corpus(name: str, root: Path | str | None = None, protocol_root: Path |
         lines.append(f"  import them with: {info.import_command}")
     lines.append("  or run on generated data of the same shape with --synthetic")
     raise DataNotFound("\n".join(lines))
+
+
+def import_root(root: Path | str | None = None) -> Path:
+    """The folder that an import writes into: ``--data-root``, ``IMER_DATA`` or ``./data``."""
+    return search_roots(root)[0]
+
+
+def corpora(
+    root: Path | str | None = None, protocol_root: Path | str | None = None
+) -> tuple[tuple[Path, Manifest], ...]:
+    """The native folders at hand with their manifests; of two of one name the first root's counts."""
+    from .manifest import read_manifest
+
+    found: dict[str, tuple[Path, Manifest]] = {}
+    for place in search_roots(root, protocol_root):
+        for path in sorted(place.glob("*/manifest.json")):
+            if not path.parent.name.startswith("."):
+                found.setdefault(path.parent.name, (path.parent, read_manifest(path.parent)))
+    return tuple(found[name] for name in sorted(found))
 
 
 def load_data_set(

@@ -15,7 +15,6 @@ whatever the versions of the libraries.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import uuid
@@ -26,18 +25,15 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from ..errors import suggestion
-from ..hashing import canonical
+from .digests import features_digest, fingerprint, tokens_digest, utterances_digest
 from .errors import CorpusError
+from .manifest import MANIFEST, SCHEMA, FeatureEntry, LabelEntry, Manifest, TokenEntry, read_manifest
 from .records import UTTERANCE_COLUMNS, Corpus, FeatureSet, LabelInfo, TokenSet
-from .splits import SPLIT_VALUES, crossing_dialogues
 
-SCHEMA = 1
-MANIFEST = "manifest.json"
 UTTERANCES = "utterances.parquet"
 FEATURES = "features.safetensors"
 
@@ -101,99 +97,6 @@ class Contents:
             licence=contents.licence,
             notes=contents.notes,
         )
-
-
-# The manifest.
-
-
-class _Record(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class FeatureEntry(_Record):
-    """A feature set in the manifest."""
-
-    modality: str
-    name: str
-    dim: int
-    max_length: int
-    sequence: bool
-    observed: int
-    note: str = ""
-    digest: str
-
-    @property
-    def key(self) -> str:
-        """Prefix of the tensors of this feature set."""
-        return f"{self.modality}/{self.name}"
-
-
-class TokenEntry(_Record):
-    """Token ids in the manifest."""
-
-    max_length: int
-    unknown: int
-    vocabulary: int
-    tokenizer: str = ""
-    digest: str
-
-
-class LabelEntry(_Record):
-    """A label column in the manifest."""
-
-    column: str
-    kind: str
-    classes: tuple[str, ...] = ()
-    low: float = 0.0
-    high: float = 0.0
-
-
-class Manifest(_Record):
-    """``manifest.json``: what a native folder holds, with a digest of every part."""
-
-    schema_version: int = Field(alias="schema")
-    name: str
-    synthetic: bool = False
-    utterances: int
-    dialogues: int
-    utterances_digest: str
-    labels: tuple[LabelEntry, ...]
-    features: tuple[FeatureEntry, ...]
-    tokens: TokenEntry | None = None
-    split_columns: tuple[str, ...] = ()
-    fold_columns: tuple[str, ...] = ()
-    fingerprint: str
-    origin: str = ""
-    licence: str = ""
-    notes: tuple[str, ...] = ()
-    report: dict[str, Any] = Field(default_factory=dict)
-
-    def feature_sets(self) -> Mapping[str, tuple[str, ...]]:
-        """Names of the feature sets per modality."""
-        names: dict[str, list[str]] = {}
-        for entry in self.features:
-            names.setdefault(entry.modality, []).append(entry.name)
-        return {modality: tuple(found) for modality, found in names.items()}
-
-
-def read_manifest(folder: Path) -> Manifest:
-    """Reads the manifest of a native folder.
-
-    Raises:
-        CorpusError: It is absent, broken, or of another schema version.
-    """
-    path = folder / MANIFEST
-    if not path.is_file():
-        raise CorpusError(f"{folder} is not a native data folder: it has no {MANIFEST}")
-    try:
-        manifest = Manifest.model_validate_json(path.read_bytes())
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise CorpusError(f"{path} is broken at {where or 'its beginning'}: {first['msg']}") from None
-    if manifest.schema_version != SCHEMA:
-        raise CorpusError(f"{path} has schema {manifest.schema_version}, this version reads schema {SCHEMA}")
-    return manifest
 
 
 # Writing.
@@ -299,7 +202,7 @@ def write_corpus(folder: Path, contents: Contents, replace_existing: bool = Fals
     if folder.exists() and not replace_existing:
         raise CorpusError(f"{folder} exists; nothing was written")
     contents = ordered(contents)
-    manifest = _manifest(contents)
+    manifest = make_manifest(contents)
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = folder.parent / f".{folder.name}.{uuid.uuid4().hex[:8]}.part"
     temporary.mkdir()
@@ -321,7 +224,8 @@ def write_corpus(folder: Path, contents: Contents, replace_existing: bool = Fals
     return manifest
 
 
-def _manifest(contents: Contents) -> Manifest:
+def make_manifest(contents: Contents) -> Manifest:
+    """The manifest of contents whose rows are in order."""
     table_digest = utterances_digest(contents.utterances)
     entries = tuple(
         FeatureEntry(
@@ -467,62 +371,6 @@ def load_contents(folder: Path) -> Contents:
     )
 
 
-def verify_folder(folder: Path) -> tuple[str, ...]:
-    """Recomputes every digest and checks what the format promises.
-
-    Returns:
-        The problems in words; empty if the folder is sound.
-    """
-    try:
-        manifest = read_manifest(folder)
-        contents = load_contents(folder)
-        again = ordered(contents)
-    except CorpusError as error:
-        return (str(error),)
-    problems: list[str] = []
-    recomputed = _manifest(contents)
-    if recomputed.utterances_digest != manifest.utterances_digest:
-        problems.append(f"{UTTERANCES} does not agree with its digest")
-    for stated, found in zip(manifest.features, recomputed.features, strict=True):
-        if stated.digest != found.digest:
-            problems.append(f"{stated.key} in {FEATURES} does not agree with its digest")
-        elif stated != found:
-            problems.append(f"{stated.key}: shape or number of observed rows is not what {MANIFEST} says")
-    if recomputed.tokens != manifest.tokens:
-        problems.append(f"tokens in {FEATURES} do not agree with their digest")
-    if recomputed.fingerprint != manifest.fingerprint:
-        problems.append(
-            f"the fingerprint in {MANIFEST} is {manifest.fingerprint[:16]}…, "
-            f"the content gives {recomputed.fingerprint[:16]}…"
-        )
-    if (manifest.utterances, manifest.dialogues) != (recomputed.utterances, recomputed.dialogues):
-        problems.append(f"{MANIFEST} states other numbers of utterances or dialogues than the table has")
-    if not again.utterances.equals(contents.utterances):
-        problems.append(f"{UTTERANCES} is not sorted by dialogue and index")
-    for kept, clean in zip(contents.features, again.features, strict=True):
-        if features_digest(kept) != features_digest(clean) and not problems:
-            problems.append(f"{kept.modality}/{kept.name} is not zero where it is absent or padding")
-    return tuple(problems) + split_problems(contents)
-
-
-def split_problems(contents: Contents) -> tuple[str, ...]:
-    """What is wrong with split and fold columns: unknown values, dialogues that cross."""
-    problems: list[str] = []
-    table = contents.utterances
-    for column in (*contents.split_columns, *contents.fold_columns):
-        crossing = crossing_dialogues(table["dialogue"], table[column])
-        if crossing:
-            problems.append(f"column {column!r}: dialogue {crossing[0]!r} lies in two parts")
-    for column in contents.split_columns:
-        unknown = sorted(set(table[column]) - {*SPLIT_VALUES, ""})
-        if unknown:
-            problems.append(f"column {column!r}: unknown split {unknown[0]!r}")
-    for column in contents.fold_columns:
-        if (table[column].to_numpy() < -1).any():
-            problems.append(f"column {column!r}: fold numbers start at 0, -1 means in no fold")
-    return tuple(problems)
-
-
 def _read_table(folder: Path) -> pd.DataFrame:
     try:
         return pd.read_parquet(folder / UTTERANCES)
@@ -590,68 +438,3 @@ def _wanted_tokens(name: str, tokens: TokenSet | None, wanted: bool) -> TokenSet
     if wanted and tokens is None:
         raise CorpusError(f"data set {name!r} has no token ids; import a release that has them")
     return tokens if wanted else None
-
-
-# Digests.
-
-
-def utterances_digest(table: pd.DataFrame) -> str:
-    """SHA-256 over the columns of an utterance table, by name; row order counts."""
-    digest = hashlib.sha256()
-    for column in sorted(str(name) for name in table.columns):
-        values = table[column]
-        digest.update(canonical(["column", column]).encode())
-        if pd.api.types.is_integer_dtype(values):
-            digest.update(b"i" + values.to_numpy(dtype="<i8").tobytes())
-        elif pd.api.types.is_float_dtype(values):
-            digest.update(b"f" + values.to_numpy(dtype="<f8").tobytes())
-        else:
-            digest.update(b"s" + canonical([str(value) for value in values]).encode())
-    return digest.hexdigest()
-
-
-def features_digest(item: FeatureSet) -> str:
-    """SHA-256 over modality, name, values, lengths and observed flags of a feature set."""
-    digest = hashlib.sha256(canonical([item.modality, item.name]).encode())
-    for array in (item.values, item.lengths, item.observed):
-        _update(digest, array)
-    return digest.hexdigest()
-
-
-def tokens_digest(tokens: TokenSet) -> str:
-    """SHA-256 over token ids and masks."""
-    digest = hashlib.sha256(canonical([tokens.unknown, tokens.vocabulary, tokens.tokenizer]).encode())
-    for array in (tokens.ids, tokens.mask, tokens.special):
-        _update(digest, array)
-    return digest.hexdigest()
-
-
-def _update(digest: Any, array: np.ndarray | None) -> None:
-    if array is None:
-        digest.update(b"none")
-        return
-    little = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
-    digest.update(canonical([little.dtype.str, list(little.shape)]).encode())
-    digest.update(little.data)
-
-
-def fingerprint(
-    name: str,
-    labels: tuple[LabelInfo, ...],
-    table_digest: str,
-    feature_digests: Mapping[tuple[str, str], str],
-    token_digest: str,
-) -> str:
-    """SHA-256 over everything that training can see: 64 hexadecimal digits.
-
-    The order of modalities does not count: it decides nothing but the order of mask columns.
-    """
-    parts = {
-        "schema": SCHEMA,
-        "name": name,
-        "labels": [asdict(label) | {"low": float(label.low), "high": float(label.high)} for label in labels],
-        "utterances": table_digest,
-        "features": sorted([*pair, digest] for pair, digest in feature_digests.items()),
-        "tokens": token_digest,
-    }
-    return hashlib.sha256(canonical(parts).encode()).hexdigest()

@@ -11,15 +11,15 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from imer_bench.harness.corpus.errors import CorpusError
+from imer_bench.harness.corpus.manifest import read_manifest
 from imer_bench.harness.corpus.native import (
     Contents,
     load_contents,
     load_corpus,
-    read_manifest,
-    verify_folder,
     write_corpus,
 )
 from imer_bench.harness.corpus.records import FeatureSet, LabelInfo, TokenSet
+from imer_bench.harness.corpus.verify import verify_folder
 
 
 def make_contents() -> Contents:
