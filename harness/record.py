@@ -44,6 +44,19 @@ class Choice:
 Search = FloatRange | IntRange | Choice
 
 
+@dataclass(frozen=True)
+class When:
+    """A hyper-parameter matters, and is tuned, only where another one has one of these values.
+
+    ::
+
+        window: Annotated[int, IntRange(1, 9), When("recurrent", (True,))] = 3
+    """
+
+    name: str
+    values: tuple[Any, ...]
+
+
 class HyperParameters(BaseModel):
     """Base of every method's hyper-parameters.
 
@@ -71,6 +84,16 @@ class HyperParameters(BaseModel):
             for name, info in cls.model_fields.items()
             for item in info.metadata
             if isinstance(item, FloatRange | IntRange | Choice)
+        }
+
+    @classmethod
+    def search_conditions(cls) -> dict[str, When]:
+        """On which other hyper-parameter a tunable one depends, where it does."""
+        return {
+            name: item
+            for name, info in cls.model_fields.items()
+            for item in info.metadata
+            if isinstance(item, When)
         }
 
     def privileged(self) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ from .leaderboard import (
     concatenate,
     read_predictions,
 )
-from .protocol.plan import Plan, PlannedRun
+from .protocol.plan import Plan, PlannedRun, tuned_profile
 from .protocol.schema import LeaderboardEntry
 from .store import Store, StoredRun
 
@@ -135,7 +135,7 @@ def _planned_summary(run: PlannedRun, stored: StoredRun | None) -> RunSummary:
         train_condition=run.train.name,
         status=status,
         method=run.variant.info.name,
-        profile=run.variant.profile,
+        profile=run.variant.shown_profile,
         fold=run.fold,
         regime=run.regime,
         context=run.variant.info.context,
@@ -159,7 +159,7 @@ def _stored_summary(run: StoredRun) -> RunSummary:
         train_condition=identity["train_condition"],
         status=status,
         method=identity["method"],
-        profile=identity["profile"],
+        profile=_shown_profile(record),
         fold=identity["fold"],
         regime=identity["regime"],
         context=marks["context"],
@@ -170,6 +170,11 @@ def _stored_summary(run: StoredRun) -> RunSummary:
         message=message,
         conditions=tuple(Condition(*item) for item in identity["test_conditions"].items()),
     )
+
+
+def _shown_profile(record: dict[str, Any]) -> str:
+    profile, tuned = record["identity"]["profile"], record["marks"].get("tuned")
+    return profile if tuned is None else tuned_profile(profile, tuned["trials"])
 
 
 def _status(record: dict[str, Any]) -> tuple[str, str]:

@@ -45,6 +45,10 @@ def run_record(
     notes = [run.note] if run.note else []
     if is_foreign(info):
         notes.append(f"foreign code: {run.variant.entry.name}")
+    tuned = run.variant.entry.tuned
+    if tuned is not None:
+        notes.append(f"tuned in {tuned.trials} trials (study {tuned.study or 'not named'})")
+        notes += [tuned.note] if tuned.note else []
     return {
         "schema": RUN_SCHEMA,
         "address": run.address,
@@ -79,6 +83,7 @@ def run_record(
             "selection": protocol.comparison.selection,
             "context": info.context,
             "batch_dependent": run.variant.profile in info.batch_dependent,
+            "tuned": None if tuned is None else tuned.model_dump(mode="json"),
             "notes": notes,
         },
         "data": {

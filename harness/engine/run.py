@@ -7,10 +7,10 @@ import os
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors.torch import save_file
@@ -35,10 +35,11 @@ from .record import (
     run_record,
     store_predictions,
 )
-from .tensors import SplitTensors, fit_scaling
+from .tensors import Scaling, SplitTensors, fit_scaling
 from .training import Diverged, Job, Progress, Training
 
 Report = Callable[[Stage, Progress], None]
+Part = Literal["train", "valid", "test"]
 
 # Evaluation batches of methods whose predictions don't depend on them.
 _EVALUATION_BATCH = {"vectors": 1024, "dialogues": 64, "sequences": 64}
@@ -71,29 +72,28 @@ class RunServices:
 
 
 class SplitCache:
-    """The splits of the run before, for the next run that can use them."""
+    """The splits of the run before, for the next run that can use them; built when asked for."""
 
     def __init__(self) -> None:
         self._key: tuple[Any, ...] = ()
-        self._splits: tuple[SplitTensors, SplitTensors, SplitTensors] | None = None
+        self._scaling: Scaling | None = None
+        self._splits: dict[Part, SplitTensors] = {}
 
-    def splits(
-        self, run: PlannedRun, device: torch.device
-    ) -> tuple[SplitTensors, SplitTensors, SplitTensors]:
-        """Training, validation and test split of a run on a device."""
+    def split(self, run: PlannedRun, device: torch.device, part: Part) -> SplitTensors:
+        """Training, validation or test split of a run on a device."""
         wants_tokens = run.variant.info.wants_tokens and run.data.entry.tokens
         key = (id(run.data), run.fold, run.spec.level, str(device), wants_tokens)
-        if key != self._key or self._splits is None:
-            samples, split = run.data.samples, run.data.splits[run.fold]
-            scaling = fit_scaling(samples.corpus, split.train, run.data.entry.scale)
-            train, valid, test = (
-                SplitTensors(
-                    samples.corpus, rows, samples.targets[rows], run.spec.level, device, scaling, wants_tokens
-                )
-                for rows in (split.train, split.valid, split.test)
+        samples, split = run.data.samples, run.data.splits[run.fold]
+        if key != self._key:
+            self._key, self._splits = key, {}
+            self._scaling = fit_scaling(samples.corpus, split.train, run.data.entry.scale)
+        if part not in self._splits:
+            rows = {"train": split.train, "valid": split.valid, "test": split.test}[part]
+            targets = samples.targets[rows]
+            self._splits[part] = SplitTensors(
+                samples.corpus, rows, targets, run.spec.level, device, self._scaling, wants_tokens
             )
-            self._key, self._splits = key, (train, valid, test)
-        return self._splits
+        return self._splits[part]
 
 
 @dataclass(frozen=True)
@@ -153,24 +153,42 @@ def compute(run: PlannedRun, shop: Workshop, report: Report | None = None) -> St
 
 def make_job(run: PlannedRun, shop: Workshop) -> tuple[Job, tuple[Condition, ...], SplitTensors]:
     """What a run trains on, its test conditions and its test split."""
+    protocol = shop.protocol
+    job = training_job(run, shop)
+    test = shop.splits.split(run, torch.device(shop.execution.device), "test")
+    tests = conditions(test, run.test, run.data.info.name, protocol.test.mask_seeds)
+    # Selection can't read what it isn't given: the test split is part of the job only where the
+    # protocol selects on test, openly, or audits selection.
+    if protocol.comparison.selection == "test" or protocol.compute.audit:
+        job = replace(job, test=test, test_conditions=tests)
+    return job, tests, test
+
+
+def training_job(run: PlannedRun, shop: Workshop, validation: Sequence[Condition] | None = None) -> Job:
+    """What a run trains and validates on; the test split is not touched.
+
+    Args:
+        run: The run.
+        shop: What the runs of this process share.
+        validation: Its validation conditions, where they are drawn already.
+    """
     protocol, info = shop.protocol, run.variant.info
-    train, valid, test = shop.splits.splits(run, torch.device(shop.execution.device))
+    device = torch.device(shop.execution.device)
+    train, valid = (shop.splits.split(run, device, part) for part in ("train", "valid"))
     name = run.data.info.name
-    tests = conditions(test, run.test, name, protocol.test.mask_seeds)
+    if validation is None:
+        validation = conditions(valid, run.validation, name, protocol.validation.mask_seeds)
     size = run.parameters.batch_size
     batch_dependent = run.variant.profile in info.batch_dependent
     limit = protocol.compute.max_minutes
-    # Selection can't read what it isn't given: the test split is part of the job only where the
-    # protocol selects on test, openly, or audits selection.
-    sees_test = protocol.comparison.selection == "test" or protocol.compute.audit
-    job = Job(
+    return Job(
         spec=run.spec,
         seed=run.seed,
         train=train,
         valid=valid,
         schedule=run.train,
         data_set=name,
-        validation=conditions(valid, run.validation, name, protocol.validation.mask_seeds),
+        validation=validation,
         selection=protocol.comparison.selection,
         primary=protocol.metrics.primary,
         higher_is_better=metric_registry.metric(protocol.metrics.primary).higher_is_better,
@@ -180,10 +198,7 @@ def make_job(run: PlannedRun, shop: Workshop) -> tuple[Job, tuple[Condition, ...
         targets="targets" in run.parameters.privileged(),
         precision=shop.execution.precision,
         max_seconds=None if limit is None else 60 * limit,
-        test=test if sees_test else None,
-        test_conditions=tests if sees_test else (),
     )
-    return job, tests, test
 
 
 def build_method(run: PlannedRun, services: RunServices) -> Method:

@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from ..errors import UserError, suggestion
-from .schema import Protocol
+from .schema import ParameterFile, Protocol
 
 
 class ProtocolError(UserError):
@@ -53,6 +53,7 @@ def load_protocol(path: Path | str, overrides: Overrides | None = None) -> Proto
         document.setdefault("train", {})["seeds"] = list(overrides.seeds)
     if overrides.methods is not None:
         document["methods"] = _pick_methods(document.get("methods", []), overrides.methods)
+    _include_parameters(document)
     try:
         return Protocol.model_validate(document)
     except ValidationError as error:
@@ -71,12 +72,56 @@ def _read(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
         raise ProtocolError(f"{path}: no such protocol file{suggestion(str(path), near)}") from None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ProtocolError(f"{path}: not readable as TOML: {error}") from None
+    _anchor_parameters(document, path.parent)
     parent = document.pop("extends", None)
     if parent is None:
         return document
     if not isinstance(parent, str):
         raise ProtocolError(f"{path}: key 'extends': value {parent!r} is not the path of a protocol file")
     return _merge(_read(path.parent / parent, (*seen, resolved)), document)
+
+
+def _anchor_parameters(document: Mapping[str, Any], folder: Path) -> None:
+    """Makes every ``params_from`` of a file relative to that file."""
+    for entry in _included(document):
+        entry["params_from"] = str(folder / entry["params_from"])
+
+
+def _include_parameters(document: Mapping[str, Any]) -> None:
+    """Fills in what the files of ``params_from`` say; the entry's own parameters win."""
+    for entry in _included(document):
+        path = Path(entry["params_from"])
+        file = _read_parameters(path)
+        belongs = {"method": entry.get("name"), "profile": entry.get("profile", "default")}
+        for key, wanted in belongs.items():
+            if getattr(file, key) != wanted:
+                raise ProtocolError(
+                    f"{path}: is for the {key} {getattr(file, key)!r}, but the entry that names it in "
+                    f"'params_from' has {wanted!r}"
+                )
+        own = entry.get("parameters", {})
+        if isinstance(own, dict):
+            entry["parameters"] = {**file.parameters, **own}
+        if file.tuned is not None:
+            entry.setdefault("tuned", file.tuned.model_dump(exclude_none=True))
+
+
+def _included(document: Mapping[str, Any]) -> list[dict[str, Any]]:
+    entries = document.get("methods")
+    return [
+        entry
+        for entry in (entries if isinstance(entries, list) else ())
+        if isinstance(entry, dict) and isinstance(entry.get("params_from"), str)
+    ]
+
+
+def _read_parameters(path: Path) -> ParameterFile:
+    try:
+        return ParameterFile.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+    except ValidationError as error:
+        raise ProtocolError(_explain(path, error, ParameterFile)) from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ProtocolError(f"{path}: key 'params_from': not readable as TOML: {error}") from None
 
 
 def _merge(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
@@ -131,13 +176,13 @@ def _pick_methods(entries: Sequence[Any], wanted: Sequence[str]) -> list[Any]:
     return picked
 
 
-def _explain(path: Path, error: ValidationError) -> str:
+def _explain(path: Path, error: ValidationError, root: type[BaseModel] = Protocol) -> str:
     lines = []
     for issue in error.errors():
         parts, kind, value = issue["loc"], issue["type"], issue.get("input")
         key = ".".join(str(part) for part in parts)
         if kind == "extra_forbidden":
-            near = suggestion(str(parts[-1]), _keys_at(parts[:-1]))
+            near = suggestion(str(parts[-1]), _keys_at(parts[:-1], root))
             lines.append(f"{path}: unknown key '{key}' (value {value!r}){near}")
         elif kind == "missing":
             lines.append(f"{path}: key '{key}' is missing")
@@ -155,9 +200,9 @@ def _explain(path: Path, error: ValidationError) -> str:
     return "\n".join(lines)
 
 
-def _keys_at(location: Sequence[Any]) -> list[str]:
+def _keys_at(location: Sequence[Any], root: type[BaseModel]) -> list[str]:
     """The keys that the table at this place may have."""
-    model: type[BaseModel] = Protocol
+    model = root
     for part in location:
         if isinstance(part, int):
             continue

@@ -44,6 +44,17 @@ class Variant:
     profile: str
     entry: MethodEntry
 
+    @property
+    def shown_profile(self) -> str:
+        """The profile as tables show it: with the trials that found its parameters, if any."""
+        tuned = self.entry.tuned
+        return self.profile if tuned is None else tuned_profile(self.profile, tuned.trials)
+
+
+def tuned_profile(profile: str, trials: int) -> str:
+    """How tables show a profile whose parameters were searched for."""
+    return f"{profile}, tuned in {trials} trials"
+
 
 @dataclass(frozen=True)
 class DataPlan:
@@ -269,7 +280,9 @@ def _variants(protocol: Protocol) -> tuple[Variant, ...]:
         info = method_info(entry.name)
         if entry.profile not in info.profiles:
             raise UnknownName(f"profile of {info.name}", entry.profile, info.profiles)
-        plain = info.name if entry.profile == "default" else f"{info.name} ({entry.profile})"
+        marks = [] if entry.profile == "default" else [entry.profile]
+        marks += ["tuned"] if entry.tuned is not None else []
+        plain = f"{info.name} ({', '.join(marks)})" if marks else info.name
         label = entry.label or plain
         if label in variants:
             raise UserError(
@@ -378,6 +391,7 @@ def _reason_to_skip(info: MethodInfo, spec: DataSpec, parameters: HyperParameter
 
 def _method_identity(execution: Execution, run: PlannedRun, level: Level) -> dict[str, Any]:
     """What computes: method, settings, engine, machine class."""
+    tuned = run.variant.entry.tuned
     return {
         "method": run.variant.entry.name,
         "method_numerics": run.variant.info.numerics_version,
@@ -389,6 +403,8 @@ def _method_identity(execution: Execution, run: PlannedRun, level: Level) -> dic
         "device": execution.device,
         "threads": execution.threads,
         "precision": execution.precision,
+        # A study may find the record's own settings: still a row of its own, with its own budget.
+        **({"tuned": [tuned.study, tuned.trials]} if tuned is not None else {}),
     }
 
 

@@ -168,6 +168,38 @@ class ComputeEntry(Section):
     checkpoint_seconds: Annotated[float, Field(ge=0)] = 2.0
 
 
+class TunedEntry(Section):
+    """What a search for hyper-parameters cost.
+
+    Attributes:
+        trials: Trials that counted, failed and pruned ones included.
+        study: Name of the study.
+        seconds: Compute of all trials.
+        note: What a reader must know, such as what a study on one fold has seen.
+    """
+
+    trials: Annotated[int, Field(ge=1)]
+    study: str = ""
+    seconds: Annotated[float, Field(ge=0)] | None = None
+    note: str = ""
+
+
+class ParameterFile(Section):
+    """A file that ``params_from`` names.
+
+    Attributes:
+        method: The method that the parameters belong to.
+        profile: The profile that they were found with.
+        parameters: Hyper-parameters that differ from the profile's.
+        tuned: What the search for them cost.
+    """
+
+    method: str
+    profile: str = "default"
+    parameters: dict[str, Any]
+    tuned: TunedEntry | None = None
+
+
 class MethodEntry(Section):
     """One row of the comparison.
 
@@ -176,12 +208,18 @@ class MethodEntry(Section):
         profile: Preset of the method's record.
         label: Row name in tables; the name (and profile) if absent.
         parameters: Hyper-parameters that differ from the profile's.
+        params_from: A TOML file of parameters, such as ``best.toml`` of a study; relative to the
+            protocol file. ``parameters`` wins where both name one.
+        tuned: What the search for these parameters cost, so that tables can show it; taken from
+            ``params_from`` where that file says it.
     """
 
     name: str
     profile: str = "default"
     label: Annotated[str, Field(min_length=1, max_length=60)] | None = None
     parameters: dict[str, Any] = Field(default_factory=dict)
+    params_from: str | None = None
+    tuned: TunedEntry | None = None
 
 
 class MetricsEntry(Section):
@@ -210,6 +248,59 @@ class LeaderboardEntry(Section):
     seed: Seed = 0
 
 
+class NarrowEntry(Section):
+    """A part of a hyper-parameter's search space.
+
+    Attributes:
+        low: Lowest value of a range.
+        high: Highest value of a range.
+        values: Values of a choice.
+    """
+
+    low: float | None = None
+    high: float | None = None
+    values: Annotated[tuple[Any, ...], Field(min_length=1)] | None = None
+
+
+class TuneEntry(Section):
+    """How ``bench.py tune`` searches for hyper-parameters: on validation data, with an equal budget.
+
+    Attributes:
+        trials: Trials of every method.
+        seconds: Compute of every method instead: no trial starts after so many seconds of trials,
+            summed over workers.
+        conditions: Conditions of the objective; absent: complete and the middle one of the
+            incomplete ones. ``matched``: a model is trained on each; otherwise one is validated on
+            all of them.
+        seeds: Training seeds of a trial; absent: the first of ``train.seeds``.
+        aggregate: What becomes of the conditions: their ``"mean"``, the ``"worst"``, the
+            ``"area"`` under the curve over rates, or an objective each (``"multi"``).
+        fold: The fold whose validation data are used, where there are folds; absent: the first.
+        sampler: Optuna's sampler.
+        sampler_options: Its options.
+        pruner: Optuna's pruner; ``"none"``: every trial is trained to its end.
+        pruner_options: Its options.
+        seed: Seed of the sampler.
+        space: By method or label, what narrows the record's search space: ``{low, high}``,
+            ``{values}``, or ``false`` to leave a hyper-parameter alone.
+    """
+
+    trials: Annotated[int, Field(ge=1, le=100_000)] = 50
+    seconds: Annotated[float, Field(gt=0)] | None = None
+    conditions: Annotated[tuple[ScheduleEntry, ...], Field(min_length=1)] | None = None
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] | None = None
+    aggregate: Literal["mean", "worst", "area", "multi"] = "mean"
+    fold: int | None = None
+    sampler: Literal["tpe", "random", "gp", "cmaes", "qmc", "nsgaii", "brute_force"] = "tpe"
+    sampler_options: dict[str, Any] = Field(default_factory=dict)
+    pruner: Literal[
+        "median", "percentile", "successive_halving", "hyperband", "patient", "threshold", "none"
+    ] = "median"
+    pruner_options: dict[str, Any] = Field(default_factory=dict)
+    seed: Seed = 0
+    space: dict[str, dict[str, NarrowEntry | Literal[False]]] = Field(default_factory=dict)
+
+
 class Protocol(Section):
     """A whole protocol file.
 
@@ -227,6 +318,7 @@ class Protocol(Section):
         methods: The rows of the comparison.
         metrics: What is reported.
         leaderboard: How tables are made.
+        tune: How hyper-parameters are searched for; never part of an address.
     """
 
     schema_version: Annotated[Literal[1], Field(alias="schema")]
@@ -242,6 +334,7 @@ class Protocol(Section):
     methods: Annotated[tuple[MethodEntry, ...], Field(min_length=1)]
     metrics: MetricsEntry = MetricsEntry()
     leaderboard: LeaderboardEntry = LeaderboardEntry()
+    tune: TuneEntry = TuneEntry()
 
     @field_validator("data", mode="before")
     @classmethod
