@@ -10,6 +10,7 @@ import contextlib
 import getpass
 import hashlib
 import os
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,6 +83,7 @@ class MlflowStore:
         self._experiments: dict[str, str] = {}
         self._parents: dict[tuple[str, str], str] = {}
         with self._lock:
+            _create_database(tracking_uri)
             self._client: MlflowClient = MlflowClient(tracking_uri)
 
     @property
@@ -242,9 +244,39 @@ def is_refusal(error: Exception) -> bool:
 
 
 def reason(error: Exception) -> str:
-    """The first line of what went wrong."""
-    text = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {text[0][:300]}" if text else type(error).__name__
+    """What went wrong, in a line."""
+    text = str(error).strip() or type(error).__name__
+    # The client quotes the whole chain of exceptions where nobody answers; the last one says it all.
+    if cause := re.search(r"Caused by (\w+)", text):
+        return f"{text.split(' failed with exception')[0][:200]}: {cause[1]}"
+    return f"{type(error).__name__}: {text.splitlines()[0][:300]}"
+
+
+def _create_database(tracking_uri: str | None) -> None:
+    """Makes a new SQLite store complete or not at all.
+
+    MLflow builds its tables in dozens of steps and refuses a database that was cut off on the way,
+    as a Ctrl-C in the first seconds would leave it.
+    """
+    from mlflow.store.tracking import DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+    from mlflow.tracking import get_tracking_uri
+    from sqlalchemy import make_url
+
+    uri = tracking_uri or get_tracking_uri()
+    if not uri.startswith("sqlite:"):
+        return
+    url = make_url(uri)
+    if not url.database or url.database == ":memory:" or os.path.exists(url.database):
+        return
+    file = Path(url.database)
+    new = file.with_name(f".{file.name}.new")
+    for rest in file.parent.glob(f"{new.name}*"):
+        rest.unlink()
+    new_url = url.set(database=str(new)).render_as_string(hide_password=False)
+    store = SqlAlchemyStore(new_url, DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH)
+    store.engine.dispose()
+    os.replace(new, file)
 
 
 def _mirrored(run: Any) -> Mirrored:
