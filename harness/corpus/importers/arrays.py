@@ -67,7 +67,7 @@ def features_of(
     notes: list[str] = []
     chosen: dict[str, _Placed] = {}
     for key, array in arrays.items():
-        if key in frame.columns and array.ndim == 1:
+        if array.ndim == 1 and key in frame.columns and np.isfinite(numbers(frame, key)).any():
             _check_copy(key, array, frame)
             continue
         if key.endswith(("_lengths", "_observed")):

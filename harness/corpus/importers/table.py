@@ -42,8 +42,9 @@ _COLUMNS = {
 }
 _SPLITS = {"train": "train", "training": "train", "dev": "valid", "val": "valid", "valid": "valid",
            "validation": "valid", "test": "test"}  # fmt: skip
-# Score columns met in the field, with their usual range.
-_SCORES = {"sentiment": (-3.0, 3.0), "score": None, "valence": None}
+# Columns that are taken for labels where neither user nor record name any; the range of other scores
+# cannot be known from the data.
+_SCORES = {"sentiment": (-3.0, 3.0)}
 _CLASSES = ("label", "emotion")
 
 
@@ -215,8 +216,7 @@ def _guessed(frame: pd.DataFrame, column: str, label_names: tuple[str, ...]) -> 
     if column in _SCORES:
         if not numeric:
             return None
-        low, high = _SCORES[column] or (float(values.min()), float(values.max()))
-        return LabelInfo(column, "score", (), low, high)
+        return LabelInfo(column, "score", (), *_SCORES[column])
     if not numeric:
         return LabelInfo(column, "class", tuple(sorted({str(value) for value in frame[column]})))
     count = int(values.max()) + 1
