@@ -225,7 +225,7 @@ def _final_metrics(record: Mapping[str, Any], finished: int) -> Iterator[Point]:
         # Apart from the curve "validation/<metric>": its last point is not the chosen epoch's.
         **{("validation", "chosen", name): value for name, value in chosen.items()},
         ("validation", "chosen", "epoch"): record.get("best_epoch"),
-        **{("usage", name): timings.get(name) for name in ("wall_s", "train_s", "evaluate_s")},
+        **{("usage", name): seconds for name, seconds in timings.items() if name.endswith("_s")},
         ("usage", "peak_memory_mib"): record.get("peak_memory_mib"),
         ("usage", "epochs"): record.get("epochs"),
     }

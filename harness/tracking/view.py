@@ -30,7 +30,7 @@ def results_view(columns: Iterable[str]) -> str:
         "modelVersionFilter": "All Runs",
         "selectedColumns": ["tags.`status`", *metrics],
         "columnOrder": [_RUN_NAME, *metrics],
-        "columnWidths": {_RUN_NAME: 280} | dict.fromkeys(metrics, 170),
+        "columnWidths": {_RUN_NAME: 280} | dict.fromkeys(metrics, 150),
     }
     # A fixed time, so that the same columns always give the same tag.
     return json.dumps({"name": "Results", "createdAt": 0, "updatedAt": 0, "state": json.dumps(state)})
