@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from .claims import Claims, Robustness
 from .info import TableInfo
 from .intervals import Interval, IntervalSettings
 from .scores import FoldPolicy
@@ -98,6 +99,9 @@ class Board:
         intervals: How intervals were made.
         utterances: Size of the test set, all folds together.
         dialogues: Number of its dialogues.
+        claims: What the numbers can carry; ``None`` if it was not asked for or nothing has a value.
+        robustness: How each row bears missing modalities.
+        warnings: What looks wrong in the results themselves.
     """
 
     data_set: str
@@ -115,6 +119,9 @@ class Board:
     intervals: IntervalSettings
     utterances: int
     dialogues: int
+    claims: Claims | None = None
+    robustness: tuple[Robustness, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     @property
     def has_intervals(self) -> bool:
