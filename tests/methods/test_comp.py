@@ -481,6 +481,15 @@ def test_coordinator_weights_are_logged_as_means_over_real_utterances():
     torch.testing.assert_close(method.log()["coordinator_weights"], weights[batch.real].mean(dim=0))
 
 
+def test_size_is_the_published_one_without_dead_weights():
+    spec = make_spec(dims={"audio": 512, "text": 1024, "vision": 1024}, length=63)
+    full = ComPParameters(**INFO.data_set_parameters["cmu_mosi"])
+    count = sum(value.numel() for value in ComP(spec, full, PlainServices()).parameters())
+    generator = 10 * 65 + 10 + 10 * 10 + 10
+    back = 256 * 256 + 256 + (256 + 32) * 256 + (256 + 32)
+    assert count + 3 * (generator + back) == 8_112_627
+
+
 def test_authors_weights_load_in_any_order_without_their_dead_ones():
     state = load_file(GOLDEN / "weights.safetensors")
     dims = {"audio": 6, "text": 9, "vision": 7}

@@ -370,6 +370,20 @@ def test_one_utterance_dialogues_are_warned_of():
 # The authors' weights.
 
 
+def test_size_is_the_published_one():
+    spec = make_spec(dims={"audio": 512, "text": 1024, "vision": 1024})
+    method = MoMKE(spec, MoMKEParameters(), PlainServices())
+
+    def millions(module):
+        return round(sum(value.numel() for value in module.parameters()) / 1e6, 2)
+
+    assert millions(method) == 5.40
+    assert millions(method.experts) == 3.95
+    assert millions(method.projections) == 0.66
+    assert millions(method.joint_head.projection) == 0.59
+    assert millions(method.routers) == 0.20
+
+
 def golden_method(order) -> Any:
     dims = {"audio": 6, "text": 9, "vision": 7}
     spec = make_spec(dims={name: dims[name] for name in order})
