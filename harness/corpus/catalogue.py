@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import UnknownName
 from .errors import CorpusError, DataNotFound
-from .info import DatasetInfo
+from .info import DatasetInfo, FeatureInfo, PartInfo, SplitRule
+from .records import LabelInfo
 
 if TYPE_CHECKING:
     from .manifest import Manifest
@@ -40,16 +41,78 @@ def data_sets() -> tuple[DatasetInfo, ...]:
     return tuple(records)
 
 
-def data_set_info(name: str) -> DatasetInfo:
-    """The record of a data set.
+def data_set_info(
+    name: str, root: Path | str | None = None, protocol_root: Path | str | None = None
+) -> DatasetInfo:
+    """The record of a data set; for a native folder without one, what its manifest says.
+
+    Args:
+        name: Name of the data set.
+        root: ``--data-root``.
+        protocol_root: ``root`` of the protocol.
 
     Raises:
-        UnknownName: There is no such data set; the nearest name is suggested.
+        UnknownName: There is neither; the nearest name is suggested.
     """
     for info in data_sets():
         if info.name == name:
             return info
+    folder = _folder(name, root, protocol_root)
+    if folder is not None:
+        from .manifest import read_manifest
+
+        return _described(read_manifest(folder))
     raise UnknownName("data set", name, [info.name for info in data_sets()])
+
+
+def _described(manifest: Manifest) -> DatasetInfo:
+    """A record made from a manifest: the first label, feature sets and split are the usual ones."""
+    labels = tuple(
+        LabelInfo(
+            entry.column, "score" if entry.kind == "score" else "class", entry.classes, entry.low, entry.high
+        )
+        for entry in manifest.labels
+    )
+    sets = [
+        FeatureInfo(entry.modality, entry.name, entry.dim, entry.max_length) for entry in manifest.features
+    ]
+    first = {item.modality: item for item in reversed(sets)}
+    usual = tuple(first[modality] for modality in manifest.feature_sets())
+    if manifest.split_columns:
+        rule = SplitRule("column", manifest.split_columns[0])
+    elif manifest.fold_columns:
+        rule = SplitRule("nested_folds", manifest.fold_columns[0])
+    else:
+        rule = SplitRule()
+    folds = rule.kind != "column"
+    parts = tuple(
+        PartInfo(
+            int(part["value"]) if folds else part["value"],
+            part["dialogues"],
+            part["utterances"],
+            1,
+            part["utterances"] - part["dialogues"] + 1,
+        )
+        for part in manifest.report.get("parts", ())
+        if part["column"] == rule.column and part["value"] != "-1"
+    )
+    target = labels[0]
+    task = "regression" if target.kind == "score" else "binary" if len(target.classes) == 2 else "multiclass"
+    return DatasetInfo(
+        name=manifest.name,
+        title=manifest.name,
+        summary="A data set without a record; see docs/add-a-dataset.md.",
+        task=task,
+        label=target.column,
+        labels=labels,
+        features=usual,
+        other_features=tuple(item for item in sets if item not in usual),
+        split=rule,
+        parts=parts,
+        part_column=rule.column,
+        speakers=int(manifest.report.get("speakers", 1)),
+        licence=manifest.licence,
+    )
 
 
 def search_roots(root: Path | str | None = None, protocol_root: Path | str | None = None) -> tuple[Path, ...]:
@@ -73,12 +136,11 @@ def find_corpus(name: str, root: Path | str | None = None, protocol_root: Path |
         DataNotFound: It is nowhere; the message says what is expected and how to import it.
         UnknownName: It is nowhere, and no record knows the name.
     """
-    roots = search_roots(root, protocol_root)
-    for place in roots:
-        if (place / name / "manifest.json").is_file():
-            return place / name
+    folder = _folder(name, root, protocol_root)
+    if folder is not None:
+        return folder
     info = data_set_info(name)
-    searched = ", ".join(str(place / name) for place in roots)
+    searched = ", ".join(str(place / name) for place in search_roots(root, protocol_root))
     lines = [f"the data set {name!r} ({info.title}) is not at hand; searched: {searched}"]
     if info.expected:
         lines.append("  expected files: " + "; ".join(info.expected))
@@ -88,6 +150,13 @@ def find_corpus(name: str, root: Path | str | None = None, protocol_root: Path |
         lines.append(f"  import them with: {info.import_command}")
     lines.append("  or run on generated data of the same shape with --synthetic")
     raise DataNotFound("\n".join(lines))
+
+
+def _folder(name: str, root: Path | str | None, protocol_root: Path | str | None) -> Path | None:
+    for place in search_roots(root, protocol_root):
+        if (place / name / "manifest.json").is_file():
+            return place / name
+    return None
 
 
 def import_root(root: Path | str | None = None) -> Path:
@@ -141,7 +210,9 @@ def load_data_set(
     if synthetic:
         from .generator import synthetic_like
 
-        return synthetic_like(data_set_info(name), features=features, tokens=tokens, **(parameters or {}))
+        return synthetic_like(
+            data_set_info(name, root, protocol_root), features=features, tokens=tokens, **(parameters or {})
+        )
     from .native import load_corpus
 
     folder = find_corpus(name, root, protocol_root)

@@ -107,10 +107,8 @@ def detect_format(sources: Sequence[Path]) -> str:
             return "mmsa"
         if magtkd.recognises(value):
             return "magtkd"
-        raise CorpusError(
-            f"{pickles[0].name} is a sound pickle of a {type(value).__name__}, but of no known release; "
-            "say --format"
-        )
+        kind = "an array" if isinstance(value, np.ndarray) else f"a {type(value).__name__}"
+        raise CorpusError(f"{pickles[0].name} is a sound pickle of {kind}, but of no known release")
     if table.recognises(sources):
         return "table"
     names = ", ".join(str(path) for path in sources)
