@@ -119,7 +119,7 @@ def run_import(args: argparse.Namespace) -> int:
         args.name,
         import_root(args.data_root),
         modalities={name: modality for name, _, modality in pairs},
-        labels=[_label(text) for text in args.label],
+        labels=[label_argument(text) for text in args.label],
         features=args.features.split(",") if args.features else None,
         repair=args.repair,
         allow_missing=args.allow_missing,
@@ -137,7 +137,7 @@ def run_import(args: argparse.Namespace) -> int:
     return 0
 
 
-def _label(text: str) -> LabelInfo:
+def label_argument(text: str) -> LabelInfo:
     from .errors import CorpusError
     from .records import LabelInfo
 

@@ -67,7 +67,7 @@ def from_value(data: dict[str, Any], source: str, options: ImportOptions) -> Imp
         text_lengths = _mask_lengths(blocks[:, 1], ids)
     aligned = "audio_lengths" not in data["train"] and "vision_lengths" not in data["train"]
     arrays = {
-        modality: _joined(data, modality)
+        modality: _joined(data, modality, keep=False)
         for modality in ("text", "audio", "vision")
         if modality in data["train"]
     }
@@ -109,13 +109,14 @@ def from_value(data: dict[str, Any], source: str, options: ImportOptions) -> Imp
     )
 
 
-def _joined(data: dict[str, Any], key: str) -> np.ndarray:
-    """The splits' arrays of one key, one after another."""
+def _joined(data: dict[str, Any], key: str, keep: bool = True) -> np.ndarray:
+    """The splits' arrays of one key, one after another; frames take gigabytes and are not kept twice."""
     parts = []
     for split in SPLITS:
         if key not in data[split]:
             raise CorpusError(f"the split {split!r} has no {key!r}")
-        parts.append(array_of(data[split][key], f"{split}/{key}"))
+        value = data[split][key] if keep else data[split].pop(key)
+        parts.append(array_of(value, f"{split}/{key}"))
     if len({part.shape[1:] for part in parts}) > 1:
         raise CorpusError(f"{key!r} has different shapes in the splits: {[part.shape for part in parts]}")
     return np.concatenate(parts)
