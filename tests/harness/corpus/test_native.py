@@ -91,6 +91,14 @@ def test_absent_recordings_and_padding_are_zero(folder: Path) -> None:
     np.testing.assert_array_equal((audio.values != 0).any(-1).sum(1), [1, 0, 0, 3])
 
 
+def test_vectors_that_were_never_recorded_are_zero(tmp_path: Path) -> None:
+    contents = make_contents()
+    text = replace(contents.features[0], observed=np.array([True, False, True, True]))
+    write_corpus(tmp_path / "small", replace(contents, features=(text,)))
+    values = load_corpus(tmp_path / "small", {"text": "one"}).features["text"].values
+    np.testing.assert_array_equal(values[:, 0], [0, 13, 12, 10])  # a_1 was source row 1
+
+
 def test_without_a_choice_the_first_feature_set_of_every_modality_is_loaded(folder: Path) -> None:
     corpus = load_corpus(folder)
     assert {name: item.name for name, item in corpus.features.items()} == {"text": "one", "audio": "frames"}

@@ -254,6 +254,7 @@ def test_torch_tensors_only_where_asked() -> None:
     np.testing.assert_array_equal(found["b"], [1.0, 1.0])
 
 
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 def test_a_malicious_storage_inside_a_tensor_is_refused(trap: Path) -> None:
     pytest.importorskip("torch")
     from torch.storage import _load_from_bytes
