@@ -251,7 +251,7 @@ def _pretrained(name: str) -> tuple[nn.Module, Tokenizer]:
     try:
         return _load(name, local=True)
     except (OSError, ValueError) as error:
-        reason = _why_no_download()
+        reason = why_no_download()
         if reason:
             raise LookupError(_not_at_hand(name, reason)) from error
     try:
@@ -281,7 +281,8 @@ def _load(source: str, local: bool) -> tuple[nn.Module, Tokenizer]:
     return encoder, tokenizer
 
 
-def _why_no_download() -> str:
+def why_no_download() -> str:
+    """Why the hub cannot be asked, in words; empty if it can."""
     for variable in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
         if os.environ.get(variable, "").upper() in _TRUE:
             return f"it is not in the local cache and {variable} is set"

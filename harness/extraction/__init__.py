@@ -1,0 +1,1 @@
+"""From raw transcripts, audio and video to features in the native format."""
