@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..extraction import command as extraction
+
 if TYPE_CHECKING:
     from .manifest import Manifest
     from .records import LabelInfo
@@ -35,7 +37,8 @@ examples:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the sub-commands of ``bench.py data``."""
-    commands = parser.add_subparsers(dest="action", required=True, metavar="{import,list,show,verify}")
+    names = "{import,extract,list,show,card,verify}"
+    commands = parser.add_subparsers(dest="action", required=True, metavar=names)
     add_import_arguments(
         commands.add_parser(
             "import",
@@ -43,6 +46,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             description="Turns a release into the native format and prints what it holds.",
             epilog=_IMPORT_EXAMPLES,
             formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+    )
+    extraction.add_arguments(
+        commands.add_parser(
+            "extract",
+            help="make features from transcripts, sound and pictures",
+            description="Makes features from transcripts, sound and pictures with frozen encoders.",
         )
     )
     add_list_arguments(commands.add_parser("list", help="list the native folders that are at hand"))
@@ -58,7 +68,13 @@ def run(args: argparse.Namespace) -> int:
     Returns:
         Exit code: 0, or 1 where ``verify`` found a problem.
     """
-    actions = {"import": run_import, "list": run_list, "show": run_show, "verify": run_verify}
+    actions = {
+        "import": run_import,
+        "extract": extraction.run,
+        "list": run_list,
+        "show": run_show,
+        "verify": run_verify,
+    }
     return actions[args.action](args)
 
 
@@ -138,6 +154,11 @@ def run_import(args: argparse.Namespace) -> int:
 
 
 def label_argument(text: str) -> LabelInfo:
+    """Reads ``COLUMN:score:LOW:HIGH`` or ``COLUMN:class:NAME,NAME``.
+
+    Raises:
+        CorpusError: It is neither.
+    """
     from .errors import CorpusError
     from .records import LabelInfo
 
