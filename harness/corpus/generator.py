@@ -84,6 +84,7 @@ class ViewShape:
         features: Name of the feature set.
         strength: Strength with which (p, q, r) are seen.
         absent: Share of utterances for which the modality was never recorded.
+        aligned: Whether its sequences are as long as those of the other aligned views.
     """
 
     modality: str
@@ -92,6 +93,7 @@ class ViewShape:
     features: str = "vectors"
     strength: tuple[float, float, float] = WEAK
     absent: float = 0.0
+    aligned: bool = False
 
 
 def default_views() -> tuple[ViewShape, ...]:
@@ -207,7 +209,11 @@ def synthetic_like(
         if shape is None:
             known = ", ".join(info.default_features)
             raise CorpusError(f"data set {info.name!r} has no modality {modality!r}; it has {known}")
-        views.append(ViewShape(modality, shape.dim, shape.max_length, name, STRENGTHS.get(modality, WEAK)))
+        strength = STRENGTHS.get(modality, WEAK)
+        aligned = name.startswith("aligned")
+        views.append(
+            ViewShape(modality, shape.dim, shape.max_length, name, strength=strength, aligned=aligned)
+        )
     parts = tuple(_scaled(PartShape(**vars(part)), scale) for part in info.parts)
     text_length = max((view.max_length for view in views if view.modality == "text"), default=1)
     contents = generate(
@@ -363,9 +369,10 @@ def _view(
         values = _grid(signal + parameters.noise * generator.standard_normal(signal.shape))
         values[~observed] = 0
         return FeatureSet(view.modality, view.features, values, None, observed, note)
-    # Long texts tend to have long recordings, but every modality has a length of its own.
+    # Every modality has a length of its own, unless word alignment has made them one.
+    clock = streams("lengths", view.features) if view.aligned else generator
     lengths = np.clip(
-        np.round(view.max_length * generator.beta(2.0, 2.0, size)).astype(np.int64), 2, view.max_length
+        np.round(view.max_length * clock.beta(2.0, 2.0, size)).astype(np.int64), 2, view.max_length
     )
     frames = np.arange(view.max_length)
     burst = generator.random(size) * lengths

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -12,6 +12,7 @@ import pandas as pd
 from ..errors import suggestion
 from .errors import CorpusError
 from .info import SplitRule
+from .records import Corpus
 
 SPLIT_VALUES = ("train", "valid", "test")
 
@@ -91,6 +92,29 @@ def make_split(rule: SplitRule, utterances: pd.DataFrame, fold: int | None = Non
         if not len(found):
             raise CorpusError(f"by column {rule.column!r} the {name} split is empty")
     return Split(rows["train"], rows["valid"], rows["test"], fold)
+
+
+def with_split_column(corpus: Corpus, rule: SplitRule, folds: int = 5) -> Corpus:
+    """Generated data with the column that a rule names, so that they can stand in for any data set.
+
+    A column that is absent is made from the dialogues' ids: equal folds, or six, two and two tenths.
+
+    Args:
+        corpus: The data.
+        rule: The rule.
+        folds: Number of folds where the rule doesn't name them.
+    """
+    if rule.column in corpus.utterances.columns:
+        return corpus
+    dialogues = corpus.utterances["dialogue"]
+    order = drawn_dialogues(dialogues, 1.0, rule.seed)
+    if rule.kind == "column":
+        values = [SPLIT_VALUES[0 if 10 * i < 6 * len(order) else 1 + i % 2] for i in range(len(order))]
+    else:
+        count = folds if rule.folds is None else max(rule.folds) + 1
+        values = [i % max(count, 3) for i in range(len(order))]
+    column = dialogues.map(dict(zip(order, values, strict=True)))
+    return replace(corpus, utterances=corpus.utterances.assign(**{rule.column: column}))
 
 
 def crossing_dialogues(dialogues: Iterable[str], parts: Iterable[object]) -> tuple[str, ...]:

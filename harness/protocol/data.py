@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,7 @@ import numpy as np
 from ..corpus.catalogue import data_set_info, load_data_set
 from ..corpus.info import SplitRule
 from ..corpus.records import Corpus
-from ..corpus.splits import Split, fold_numbers, make_split
+from ..corpus.splits import Split, fold_numbers, make_split, with_split_column
 from ..errors import UserError
 from ..samples import make_samples
 from .plan import DataPlan, parse_conditions
@@ -43,12 +43,15 @@ def load_data(protocol: Protocol, source: DataSource) -> tuple[DataPlan, ...]:
 
 
 def _load_one(protocol: Protocol, entry: DataEntry, source: DataSource) -> DataPlan:
-    info = data_set_info(entry.set)
+    info = data_set_info(entry.set, source.root, entry.root)
     corpus = _corpus(entry, source)
     if len(corpus.features) < 2:
         raise UserError(f"data.features of {entry.set!r}: two or more modalities are needed")
     samples = make_samples(corpus, entry.label or info.label, entry.task, entry.mapping)
     rule = info.split if entry.split is None else SplitRule(**entry.split.model_dump())
+    if source.synthetic:
+        corpus = with_split_column(corpus, rule)
+        samples = replace(samples, corpus=corpus)
     splits = {
         fold: _keep(make_split(rule, corpus.utterances, fold), samples.kept)
         for fold in fold_numbers(rule, corpus.utterances)
@@ -58,7 +61,7 @@ def _load_one(protocol: Protocol, entry: DataEntry, source: DataSource) -> DataP
 
 
 def _corpus(entry: DataEntry, source: DataSource) -> Corpus:
-    embedded = data_set_info(entry.set).embedded
+    embedded = data_set_info(entry.set, source.root, entry.root).embedded
     if entry.synthetic and not embedded:
         raise UserError(f"data.synthetic belongs to the data set 'synthetic', not to {entry.set!r}")
     parameters = entry.synthetic if embedded else {"scale": source.scale} if source.synthetic else None

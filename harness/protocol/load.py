@@ -125,11 +125,11 @@ def _read_parameters(path: Path) -> ParameterFile:
 
 
 def _merge(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
-    """Tables are merged key by key, everything else is replaced."""
+    """Tables of the file are merged key by key; what stands under a key is replaced as a whole."""
     merged = dict(base)
     for key, value in change.items():
         old = merged.get(key)
-        merged[key] = _merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+        merged[key] = {**old, **value} if isinstance(old, dict) and isinstance(value, dict) else value
     return merged
 
 

@@ -178,7 +178,7 @@ def make_plan(protocol: Protocol, data: Sequence[DataPlan], execution: Execution
     Raises:
         UserError: A method, profile, hyper-parameter or condition can't be used.
     """
-    variants = _variants(protocol)
+    variants = protocol_variants(protocol)
     runs = [
         run
         for plan in data
@@ -274,7 +274,12 @@ def _validation_schedules(protocol: Protocol, data: DataPlan, train: Schedule) -
     return (train,) if protocol.comparison.regime == "matched" else data.test
 
 
-def _variants(protocol: Protocol) -> tuple[Variant, ...]:
+def protocol_variants(protocol: Protocol) -> tuple[Variant, ...]:
+    """The rows of the comparison.
+
+    Raises:
+        UserError: A method or profile is unknown, or two rows have one label.
+    """
     variants: dict[str, Variant] = {}
     for entry in protocol.methods:
         info = method_info(entry.name)
