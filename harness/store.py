@@ -112,7 +112,7 @@ class Store:
             name: Readable part of the folder's name.
             record: Content of ``run.json``.
         """
-        folder = self._runs / f"{_safe(name)}-{record['address']}"
+        folder = self._runs / f"{folder_name(name)}-{record['address']}"
         write_json(work / "run.json", {**record, "name": folder.name})
         self._runs.mkdir(parents=True, exist_ok=True)
         self.remove(record["address"])
@@ -153,6 +153,6 @@ class Store:
             lock.release()
 
 
-def _safe(name: str) -> str:
+def folder_name(name: str) -> str:
     """A name that is a valid folder name everywhere."""
     return re.sub(r"[^A-Za-z0-9._+-]+", "_", name)[:120].strip("._") or "run"

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 COMMANDS = {
     "run": (".run", "run a protocol and print its leaderboard (the default command)"),
     "plan": (".plan", "show what a protocol would run, without training"),
+    "tune": (".tune", "search for hyper-parameters on validation data, with an equal budget"),
     "leaderboard": (".leaderboard", "make the tables of a protocol or results folder again"),
     "data": ("..corpus.commands", "import, list, show and verify data sets"),
     "methods": (".methods", "list the methods, or show the record of one"),
@@ -26,6 +27,7 @@ examples:
   python bench.py plan --protocol protocols/mosi_missing.toml
   python bench.py --protocol protocols/mosi_missing.toml --methods momke,gcnet --seeds 1,2,3
   python bench.py data import --format auto SOURCE --name cmu_mosi
+  python bench.py tune --protocol protocols/mosi_missing.toml --method ad_mcpd --trials 50
   mlflow ui
 """
 
