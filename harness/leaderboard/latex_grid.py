@@ -64,7 +64,8 @@ def simple_table(
     )
     total = sum(grid.widest) + GAP * len(grid.widest)
     narrow: tuple[Layout, ...] = ("table", "table*")
-    layout: Layout = next((item for item in narrow if total <= WIDTH[item]), "sideways")
+    fitting: list[Layout] = [item for item in narrow if total <= WIDTH[item]]
+    layout: Layout = fitting[0] if fitting else "sideways"
     return float_of(layout, grid, escape(caption), label, [escape(note) for note in notes])
 
 
@@ -79,15 +80,16 @@ def float_of(layout: Layout, grid: Grid, caption: str, label: str, notes: Sequen
         notes: Footnotes beneath it.
     """
     environment = {"sideways": "sidewaystable*"}.get(layout, layout)
+    gap = "3pt" if layout == "sideways" else "5pt"
     aligned = grid.column_type.startswith("S")
     columns = "l" * len(grid.stub) + grid.column_type * len(grid.headings)
     lines = [
         f"\\begin{{{environment}}}",
-        "\\centering\\footnotesize\\setlength{\\tabcolsep}{4pt}\\setlength{\\belowcaptionskip}{4pt}",
+        "\\centering\\footnotesize\\setlength{\\tabcolsep}{" + gap + "}\\setlength{\\belowcaptionskip}{4pt}",
         *(["\\sisetup{mode=text,detect-weight,separate-uncertainty}"] if aligned else []),
         f"\\caption{{{caption}}}",
         f"\\label{{{label}}}",
-        f"\\begin{{tabular}}{{@{{}}{columns}@{{}}}}",
+        f"\\begin{{tabular}}{{@{{}}{columns}@{{\\hspace{{9pt}}}}}}",
         "\\toprule",
         *_group_lines(grid),
         " & ".join([*grid.stub, *(f"{{{title}}}" for _, title in grid.headings)]) + " \\\\",
