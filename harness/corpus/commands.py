@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..card import command as card
 from ..extraction import command as extraction
 
 if TYPE_CHECKING:
@@ -57,6 +58,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_list_arguments(commands.add_parser("list", help="list the native folders that are at hand"))
     add_show_arguments(commands.add_parser("show", help="show what a native folder holds"))
+    card.add_arguments(
+        commands.add_parser(
+            "card",
+            help="write a data-set card: signal of each modality, leaks, what is missing",
+            description="Writes a data-set card: sizes, labels, signal of each modality, leaks, missingness.",
+        )
+    )
     add_verify_arguments(
         commands.add_parser("verify", help="recompute all digests and check what the format promises")
     )
@@ -73,6 +81,7 @@ def run(args: argparse.Namespace) -> int:
         "extract": extraction.run,
         "list": run_list,
         "show": run_show,
+        "card": card.run,
         "verify": run_verify,
     }
     return actions[args.action](args)

@@ -183,8 +183,8 @@ def make_report(
         utterances=len(table),
         dialogues=len(set(table["dialogue"])),
         speakers=int(np.max(speakers.to_numpy())),
-        labels=tuple(_label_summary(label, table) for label in contents.labels),
-        parts=_parts(contents),
+        labels=tuple(label_summary(label, table) for label in contents.labels),
+        parts=part_summaries(contents),
         features=tuple(_feature_summary(item) for item in contents.features),
         tokens=int(contents.tokens.ids.shape[1]) if contents.tokens else 0,
         checksum=label_checksum(table, column) if column else "",
@@ -253,7 +253,8 @@ def _size_warnings(contents: Contents, info: DatasetInfo) -> list[str]:
     return warnings
 
 
-def _label_summary(label: LabelInfo, table: pd.DataFrame) -> LabelSummary:
+def label_summary(label: LabelInfo, table: pd.DataFrame) -> LabelSummary:
+    """Distribution of one label column."""
     values = table[label.column].to_numpy()
     if label.kind == "class":
         found = Counter(int(value) for value in values)
@@ -271,7 +272,8 @@ def _label_summary(label: LabelInfo, table: pd.DataFrame) -> LabelSummary:
     )
 
 
-def _parts(contents: Contents) -> tuple[PartSummary, ...]:
+def part_summaries(contents: Contents) -> tuple[PartSummary, ...]:
+    """Sizes of the parts of all split and fold columns."""
     parts: list[PartSummary] = []
     for column in (*contents.split_columns, *contents.fold_columns):
         groups = {str(value): group for value, group in contents.utterances.groupby(column)}
