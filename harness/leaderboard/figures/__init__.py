@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...files import written_whole
-from ..claims import AcrossDataSets, Claims, Robustness
+from ..claims import AcrossDataSets
+from ..content import Shown
 from ..records import Board
 
 if TYPE_CHECKING:
@@ -42,21 +43,6 @@ class FigureFile:
     def pdf(self) -> Path:
         """The picture in vectors."""
         return self.folder / f"{self.name}.pdf"
-
-
-@dataclass(frozen=True)
-class Shown:
-    """A board with what may be claimed about it.
-
-    Attributes:
-        board: The board.
-        claims: Its claims, if they were made.
-        robustness: How its rows bear missing modalities.
-    """
-
-    board: Board
-    claims: Claims | None = None
-    robustness: tuple[Robustness, ...] = ()
 
 
 @dataclass(frozen=True)
