@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .audit import AuditTable
-from .bibliography import Source, Sources
-from .claims import AcrossDataSets, Claims, Robustness
+from .bibliography import Sources
+from .claims import AcrossDataSets
 from .published import Quotation, Quotations, quotations_for
 from .published_checks import check_quotations
 from .records import Board
@@ -16,21 +16,15 @@ from .records import Board
 
 @dataclass(frozen=True)
 class Shown:
-    """A board with everything that is said about it.
+    """A board and what stands beside it.
 
     Attributes:
         board: The board.
-        claims: What its numbers can carry, if claims were made.
-        robustness: How its rows bear missing modalities.
-        warnings: What looks wrong.
         quotations: Numbers of the literature that belong beside it.
         audit: What test selection would have added to its rows.
     """
 
     board: Board
-    claims: Claims | None = None
-    robustness: tuple[Robustness, ...] = ()
-    warnings: tuple[str, ...] = ()
     quotations: Quotations | None = None
     audit: AuditTable | None = None
 
@@ -123,15 +117,9 @@ def content_of(
     shown = tuple(
         Shown(
             board=board,
-            claims=getattr(board, "claims", None),
-            robustness=tuple(getattr(board, "robustness", ())),
-            warnings=tuple(getattr(board, "warnings", ())),
             quotations=quotations_for(board, published, background.titles()) if published else None,
             audit=audits.get((board.comparison_hash, board.data_set)),
         )
         for board in boards
     )
     return Content(shown, background, across, check_quotations(published))
-
-
-__all__ = ["Background", "Content", "MaskDraw", "Shown", "Source", "content_of"]

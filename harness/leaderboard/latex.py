@@ -15,7 +15,6 @@ from typing import Literal
 
 from ..metrics import metric
 from .bibliography import Sources, citation_key
-from .claims import Claims
 from .latex_grid import GAP, WIDTH, Grid, Layout, float_of
 from .latex_text import escape
 from .marks import CellMarks, Remark, cell_marks, remarks
@@ -62,27 +61,23 @@ class LatexOptions:
 
 def render_latex(
     boards: Iterable[Board],
-    claims: Sequence[Claims | None] = (),
     sources: Sources | None = None,
     options: LatexOptions | None = None,
 ) -> str:
     """All boards as one LaTeX file.
 
     Args:
-        boards: Boards.
-        claims: Claims of each board, in the same order; none if left out.
+        boards: Boards with their claims.
         sources: Names and publications of methods.
         options: How tables look.
     """
     options = options or LatexOptions()
-    boards = list(boards)
-    known = list(claims) or [None] * len(boards)
     tables = [
         text
-        for board, own in zip(boards, known, strict=True)
+        for board in boards
         for name in options.metrics or (board.info.primary,)
         if name in board.info.metrics
-        for text in _Table(board, own, sources or {}, options, name).floats()
+        for text in _Table(board, sources or {}, options, name).floats()
     ]
     packages = ["booktabs", *(["siunitx"] if options.siunitx else [])]
     packages += ["rotating"] if any("{sidewaystable" in text for text in tables) else []
@@ -99,25 +94,21 @@ class _Table:
 
     Args:
         board: The board.
-        claims: Its claims.
         sources: Names and publications of methods.
         options: How tables look.
         name: Metric.
     """
 
-    def __init__(
-        self, board: Board, claims: Claims | None, sources: Sources, options: LatexOptions, name: str
-    ) -> None:
+    def __init__(self, board: Board, sources: Sources, options: LatexOptions, name: str) -> None:
         self.board, self.sources, self.options = board, sources, options
         self.metric = metric(name)
-        self.claims = claims if claims is not None and claims.metric == name else None
+        self.claims = board.claims if board.claims is not None and board.claims.metric == name else None
         self.percent = self.metric.percent if options.percent is None else options.percent
         decimals = 1 if self.percent else 3
         self.decimals = decimals if options.precision is None else options.precision
         self.columns = [item for item in board.columns if not options.columns or item.name in options.columns]
         self.marks = {
-            column.name: cell_marks(board, claims, name, column.name, options.baseline)
-            for column in self.columns
+            column.name: cell_marks(board, name, column.name, options.baseline) for column in self.columns
         }
         self.remarks: dict[Remark, str] = {}
         for row in board.rows:

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ..metrics import metric
-from .claims import Claims
 from .records import Board, Row
 
 
@@ -27,14 +26,11 @@ class CellMarks:
     differs: bool = False
 
 
-def cell_marks(
-    board: Board, claims: Claims | None, name: str, column: str, baseline: str = ""
-) -> Mapping[str, CellMarks]:
+def cell_marks(board: Board, name: str, column: str, baseline: str = "") -> Mapping[str, CellMarks]:
     """Marks of one column by label; reference rows and cells without a value have none.
 
     Args:
-        board: The board.
-        claims: Its claims; they are about the primary metric, other metrics only get best and second.
+        board: The board; its claims are about the primary metric, others only get best and second.
         name: Metric.
         column: Column.
         baseline: Label that differences are marked against; empty: none.
@@ -46,7 +42,7 @@ def cell_marks(
         if row.kind == "method" and (mean := row.cells[name][column].mean) is not None
     }
     levels = sorted(set(means.values()), reverse=True)
-    tested = claims if claims is not None and claims.metric == name else None
+    tested = board.claims if board.claims is not None and board.claims.metric == name else None
     found = tested.best_of(column) if tested else None
     marks: dict[str, CellMarks] = {}
     for label, mean in means.items():

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 from ...files import written_whole
 from ..claims import AcrossDataSets
-from ..content import Shown
 from ..records import Board
 
 if TYPE_CHECKING:
@@ -53,12 +52,12 @@ class _Planned:
 
 
 def draw_figures(
-    shown: Sequence[Shown], folder: Path, across: Iterable[AcrossDataSets] = ()
+    boards: Sequence[Board], folder: Path, across: Iterable[AcrossDataSets] = ()
 ) -> tuple[FigureFile, ...]:
     """Draws every figure that the results allow; figures of an earlier call that don't apply go.
 
     Args:
-        shown: Boards with their claims.
+        boards: Boards with their claims.
         folder: Where figures go.
         across: Ranks over five or more independent data sets.
     """
@@ -66,7 +65,7 @@ def draw_figures(
 
     files: list[FigureFile] = []
     with drawing():
-        for item in _planned(shown, across):
+        for item in _planned(boards, across):
             file = FigureFile(item.name, item.caption, folder)
             figure = item.draw()
             with written_whole(file.png) as temporary:
@@ -82,7 +81,7 @@ def draw_figures(
     return tuple(files)
 
 
-def _planned(shown: Sequence[Shown], across: Iterable[AcrossDataSets]) -> Iterator[_Planned]:
+def _planned(boards: Sequence[Board], across: Iterable[AcrossDataSets]) -> Iterator[_Planned]:
     from .curves import rate_curves, rate_families
     from .modalities import modality_shares, with_shares
     from .pairs import compared, pair_matrix
@@ -91,17 +90,17 @@ def _planned(shown: Sequence[Shown], across: Iterable[AcrossDataSets]) -> Iterat
     from .subsets import has_subsets, subset_map
 
     names = _Names()
-    for boards in _kinds([item.board for item in shown]):
-        for family in rate_families(boards):
+    for own in _kinds(boards):
+        for family in rate_families(own):
             yield _Planned(
-                names.of("rates", family, _kind(boards[0])),
-                f"Score against missing rate ({family}), {_kind_words(boards[0])}. Bands: intervals over "
+                names.of("rates", family, _kind(own[0])),
+                f"Score against missing rate ({family}), {_kind_words(own[0])}. Bands: intervals over "
                 "dialogues, seeds and masks averaged; where they are missing, one standard deviation over "
                 "seeds.",
-                lambda boards=boards, family=family: rate_curves(boards, family),
+                lambda own=own, family=family: rate_curves(own, family),
             )
-    for item in shown:
-        board, claims = item.board, item.claims
+    for board in boards:
+        claims = board.claims
         about = (board.data_set, _kind(board))
         methods = [row for row in board.rows if row.kind == "method"]
         valued = [row for row in methods if row.cells[board.info.primary][board.ranked_by].mean is not None]
@@ -131,12 +130,12 @@ def _planned(shown: Sequence[Shown], across: Iterable[AcrossDataSets]) -> Iterat
                 "dialogues.",
                 lambda board=board: seed_scatter(board),
             )
-        if with_shares(item.robustness):
+        if with_shares(board.robustness):
             yield _Planned(
                 names.of("modalities", *about),
                 f"Shapley share of each modality, {board.title}; negative contributions are left out. "
                 "Evenness: 1 if all contribute the same, 0 if one carries all.",
-                lambda item=item: modality_shares(item.robustness),
+                lambda board=board: modality_shares(board.robustness),
             )
     for ranks in across:
         yield _Planned(
