@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -9,6 +10,7 @@ import pandas as pd
 
 from .leaderboard import (
     Board,
+    ClaimSettings,
     Condition,
     IntervalSettings,
     RunSummary,
@@ -66,8 +68,13 @@ def _boards(
     intervals = IntervalSettings(
         confidence=settings.confidence, resamples=settings.resamples, seed=settings.seed
     )
-    table = concatenate(frames)
-    return build_boards(table, infos, summaries, intervals=intervals)
+    claims = ClaimSettings(
+        alpha=settings.alpha,
+        correction=settings.correction,
+        family=settings.family,
+        relevant_difference=settings.relevant_difference,
+    )
+    return build_boards(concatenate(frames), infos, summaries, intervals=intervals, claims=claims)
 
 
 def _joining(plan: Plan, stored: Iterable[StoredRun]) -> list[StoredRun]:
@@ -145,6 +152,7 @@ def _planned_summary(run: PlannedRun, stored: StoredRun | None) -> RunSummary:
         comparison_hash=run.comparison_hash,
         message=message,
         conditions=tuple(Condition(schedule.name, schedule.family) for schedule in run.test),
+        remarks=() if stored is None else _remarks(stored.record),
     )
 
 
@@ -169,7 +177,19 @@ def _stored_summary(run: StoredRun) -> RunSummary:
         comparison_hash=record["comparison_hash"],
         message=message,
         conditions=tuple(Condition(*item) for item in identity["test_conditions"].items()),
+        remarks=_remarks(record),
     )
+
+
+# Names of random language models; their module is not asked, as it imports torch.
+_RANDOM_ENCODER = re.compile(r"random[:-]")
+
+
+def _remarks(record: dict[str, Any]) -> tuple[str, ...]:
+    """What must be said of a row in every table."""
+    models = record.get("language_models") or {}
+    random = any(_RANDOM_ENCODER.match(name) for name in models)
+    return ("random encoder: no language knowledge",) if random else ()
 
 
 def _shown_profile(record: dict[str, Any]) -> str:

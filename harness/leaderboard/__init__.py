@@ -15,13 +15,21 @@ Each module has one question to answer:
 - ``scores``: what is the metric of each seed, fold, mask draw and condition?
 - ``intervals``: how far would another sample of dialogues move it?
 - ``reference_rows``: what does knowing nothing score?
+- ``evidence``, ``influence``: what does each dialogue contribute to a score?
+- ``significance``: is a difference more than seeds, masks and dialogues explain?
+- ``multiplicity``, ``inference``, ``claims``: which claims stand when hundreds are made at once?
+- ``power``, ``effects``: what would have been found, and how large is it?
+- ``ranks``: which rows are better over independent data sets?
+- ``robustness``, ``checks``, ``statements``: how do rows bear missing modalities, what looks wrong, and
+  how is it said?
+- ``calibration``: do the tests keep what they promise?
 - ``build``, ``records``: which results share a table, and what stands in its cells?
 - ``render``: how does a table look in a terminal, Markdown, CSV and JSON?
 
-Tests of significance, LaTeX and figures start from the same ``Board`` and ``draws``.
 """
 
 from .build import build_boards
+from .claims import Claims, ClaimSettings, Comparison
 from .files import PredictionTable, read_predictions, write_predictions
 from .info import TableInfo, infer_info
 from .intervals import IntervalSettings
@@ -33,7 +41,10 @@ from .table import Condition, TableError, concatenate, validate
 __all__ = [
     "Board",
     "Cell",
+    "ClaimSettings",
+    "Claims",
     "Column",
+    "Comparison",
     "Condition",
     "IntervalSettings",
     "PredictionTable",

@@ -17,19 +17,25 @@ import numpy as np
 import pandas as pd
 
 from ..metrics import Metric, absent_classes, metric
+from .checks import mask_warnings, warnings_of
+from .claims import ClaimSettings
+from .evidence import DrawValues, Evidence, dialogue_values
+from .inference import make_claims
 from .info import TableInfo, infer_info
 from .intervals import (
     FEW_DIALOGUES,
     FloatArray,
     IntervalSettings,
     percentile_interval,
-    replicates,
     resampled_counts,
+    sums_by_dialogue,
 )
 from .records import Board, Cell, Column, Row, columns_of, ranking_column
-from .reference_rows import CONSTANT, NO_INFORMATION, no_information
+from .reference_rows import CONSTANT, NO_INFORMATION, best_constant_outcome, no_information
+from .robustness import robustness
 from .runs import SKIPPED, RunSummary, all_runs, row_runs, runs_in
-from .scores import Draw, FoldPolicy, dialogues, draws, labels_of_test_set
+from .scores import Draw, FoldPolicy, dialogues, draws, folds_of_dialogues, labels_of_test_set
+from .statements import with_statements
 from .table import FINISHED, UNSTATED, InfoKey, TableError, info_keys, is_validated, rows_of, validate
 
 
@@ -40,6 +46,7 @@ def build_boards(
     *,
     folds: FoldPolicy = "pool",
     intervals: IntervalSettings | None = None,
+    claims: ClaimSettings | None = None,
 ) -> tuple[Board, ...]:
     """Leaderboards of a result table.
 
@@ -51,11 +58,13 @@ def build_boards(
             with a plan inferred from the table (see ``runs``).
         folds: ``"pool"`` the utterances of all folds of one seed, or take the ``"mean"`` of folds.
         intervals: How intervals over dialogues are made.
+        claims: How differences are tested. They always are.
 
     Raises:
         TableError: Runs disagree about the test set or the task, or are there twice.
     """
     settings = intervals or IntervalSettings()
+    claim_settings = claims or ClaimSettings(alpha=1 - settings.confidence)
     if not is_validated(frame):
         frame = validate(frame)
     known = all_runs(frame, runs)
@@ -69,7 +78,7 @@ def build_boards(
         finished = {run.key for run in own if run.status == FINISHED}
         mine = np.array([key in finished for key in keys], dtype=bool)[row_run] if keys else np.zeros(0, bool)
         table_info = infos[own[0].comparison_hash, own[0].data_set]
-        boards.append(_Comparison(frame.loc[mine], table_info, own, folds, settings).board())
+        boards.append(_Comparison(frame.loc[mine], table_info, own, folds, settings, claim_settings).board())
     return tuple(boards)
 
 
@@ -119,6 +128,7 @@ class _Comparison:
         runs: All its runs.
         folds: Policy for folds.
         settings: How intervals are made.
+        claims: How differences are tested.
     """
 
     def __init__(
@@ -128,8 +138,10 @@ class _Comparison:
         runs: Sequence[RunSummary],
         folds: FoldPolicy,
         settings: IntervalSettings,
+        claims: ClaimSettings,
     ) -> None:
-        self.info, self.settings = info, settings
+        self.info, self.settings, self.claim_settings = info, settings, claims
+        self.frame = frame
         self.folds: FoldPolicy = folds
         self.skipped = [run for run in runs if run.status == SKIPPED]
         self.runs = [run for run in runs if run.status != SKIPPED]
@@ -145,15 +157,35 @@ class _Comparison:
             else None
         )
         self.test_sets = labels_of_test_set(frame, folds) if len(frame) else []
+        self.no_information: FloatArray | None = None
+        self.resampled: dict[str, dict[str, FloatArray]] = {}
         self.draws: dict[tuple[str, str], list[_Scored]] = {}
         for draw in draws(frame, info, folds) if len(frame) else ():
             self.draws.setdefault((draw.label, draw.condition), []).append(self._scored(draw))
 
     def _scored(self, draw: Draw) -> _Scored:
         primary = self.metrics[self.info.primary]
-        own = None if self.counts is None else replicates(primary, draw.outcome, draw.dialogue, self.counts)
         values = {name: item.compute(draw.outcome) for name, item in self.metrics.items()}
-        return _Scored(draw.seed, draw.mask_seed, draw.folds, values, own)
+        own, by_dialogue = None, None
+        terms = primary.sums(draw.outcome)
+        if terms is not None:
+            sums = sums_by_dialogue(terms, draw.dialogue, self.dialogues)
+            own = None if self.counts is None else primary.value(self.counts @ sums)
+            by_dialogue = dialogue_values(primary, sums, draw.dialogue) if self.dialogues > 1 else None
+        if self.no_information is None and self.folds == "pool" and self.dialogues > 1:
+            self.no_information = self._best_constant(draw)
+        return _Scored(draw.seed, draw.mask_seed, draw.folds, values, own, by_dialogue)
+
+    def _best_constant(self, draw: Draw) -> FloatArray | None:
+        """Values ``[D]`` of the best constant on the test set, if this draw has all of it."""
+        primary = self.metrics[self.info.primary]
+        if len(draw.outcome) < sum(map(len, self.test_sets)):
+            return None
+        best = best_constant_outcome(self.info.primary, draw.outcome)
+        terms = None if best is None else primary.sums(best)
+        if terms is None:
+            return None
+        return dialogue_values(primary, sums_by_dialogue(terms, draw.dialogue, self.dialogues), draw.dialogue)
 
     def board(self) -> Board:
         ranked_by = ranking_column(self.columns)
@@ -172,7 +204,7 @@ class _Comparison:
         references = [row for row in rows if row.kind == "constant"]
         if self.test_sets:
             references.append(self._no_information())
-        return Board(
+        board = Board(
             data_set=self.first.data_set,
             regime=self.first.regime,
             comparison_hash=self.first.comparison_hash,
@@ -189,6 +221,51 @@ class _Comparison:
             utterances=sum(len(labels) for labels in self.test_sets),
             dialogues=self.dialogues,
         )
+        return self._with_claims(board)
+
+    def _with_claims(self, board: Board) -> Board:
+        """The board with what its numbers can carry."""
+        primary = self.metrics[self.info.primary]
+        shown = [row for row in board.rows if row.kind != "no information"]
+        values = {
+            (row.label, column.name): [
+                DrawValues(item.seed, item.mask_seed, item.by_dialogue)
+                for item in self.draws.get((row.label, column.name), [])
+                if item.by_dialogue is not None
+            ]
+            for row in shown
+            for column in board.columns
+            if not column.is_mean and row.cells[self.info.primary][column.name].state == "value"
+        }
+        folds = folds_of_dialogues(self.frame) if len(self.frame) else None
+        evidence = Evidence(board.columns, values, self.no_information, folds)
+        methods = [row for row in shown if row.kind == "method"]
+        labels = [row.label for row in methods]
+        columns = evidence.scored_columns(labels)
+        claims = make_claims(
+            self.info.primary,
+            columns,
+            self.claim_settings,
+            ranked_by=board.ranked_by,
+            higher_is_better=primary.higher_is_better,
+            components=evidence.components(labels),
+        )
+        reference = next((row for row in board.rows if row.kind == "no information"), None)
+        known = None if reference is None else reference.cells[self.info.primary][board.ranked_by].mean
+        bearing = tuple(
+            robustness(
+                row,
+                board,
+                evidence,
+                self.resampled.get(row.label, {}),
+                claims,
+                known,
+                primary.higher_is_better,
+            )
+            for row in methods
+        )
+        warnings = (*warnings_of(board, columns), *mask_warnings(self.frame))
+        return with_statements(replace(board, claims=claims, robustness=bearing, warnings=warnings))
 
     def _row(self, label: str) -> Row:
         own = [run for run in self.runs if run.label == label]
@@ -204,6 +281,7 @@ class _Comparison:
                     item.name for item in self.columns if item.family == column.family and not item.is_mean
                 ]
                 self._fill_mean(column, members, cells, resampled)
+        self.resampled[label] = resampled
         return Row(
             label=label,
             kind="constant" if known.method == CONSTANT else "method",
@@ -211,6 +289,7 @@ class _Comparison:
             profile=known.profile,
             context=known.context or self.info.contexts.get(label, ""),
             privileged=tuple(dict.fromkeys(item for run in own for item in run.privileged)),
+            remarks=tuple(dict.fromkeys(item for run in own for item in run.remarks)),
             runs_done=sum(run.status == FINISHED for run in own),
             runs_planned=len(own),
             cells=cells,
@@ -330,13 +409,14 @@ class _Comparison:
 
 @dataclass(frozen=True)
 class _Scored:
-    """Metrics of one draw, and the primary one on every resample."""
+    """Metrics of one draw, and the primary one on every resample and by dialogue."""
 
     seed: int
     mask_seed: int | None
     folds: tuple[int | None, ...]
     values: Mapping[str, float | None]
     replicates: FloatArray | None
+    by_dialogue: FloatArray | None
 
 
 def _cell(by_seed: Mapping[int, Sequence[float | None]], done: int, planned: int) -> Cell:

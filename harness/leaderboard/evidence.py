@@ -129,7 +129,7 @@ def _by_seed(draws: Sequence[DrawValues]) -> tuple[tuple[int, ...], FloatArray]:
 
 
 def _by_draw(draws: Sequence[DrawValues]) -> FloatArray | None:
-    """Score ``[S, M]`` of each seed and mask draw, averaged over folds; ``None`` if not every seed has all."""
+    """Score ``[S, M]`` of each seed and mask draw, folds averaged; ``None`` if not every seed has all."""
     seeds = sorted({item.seed for item in draws})
     masks = sorted({item.mask_seed for item in draws if item.mask_seed is not None})
     table = np.full((len(seeds), len(masks)), np.nan)

@@ -116,9 +116,16 @@ def _compared(jobs: Sequence[tuple[ScoredColumn, str, str]], settings: ClaimSett
     for (column, a, b), able in zip(jobs, tested, strict=True):
         first, second = column.scores[a], column.scores[b]
         value = first.mean - second.mean
-        kind = "mean" if column.is_mean else "condition"
-        seeds = len(first.seeds), len(second.seeds)
-        item = Comparison(a, b, column.name, kind, value, seeds=seeds, **_effects(first, second))
+        item = Comparison(
+            a,
+            b,
+            column.name,
+            "mean" if column.is_mean else "condition",
+            value,
+            effect=_effect(first, second),
+            probability=probability_of_improvement(first.by_seed, second.by_seed),
+            seeds=(len(first.seeds), len(second.seeds)),
+        )
         if able:
             item = replace(
                 item,
@@ -135,14 +142,11 @@ def _compared(jobs: Sequence[tuple[ScoredColumn, str, str]], settings: ClaimSett
     return result
 
 
-def _effects(a: Scores, b: Scores) -> dict[str, float | None]:
+def _effect(a: Scores, b: Scores) -> float | None:
     common = [seed for seed in a.seeds if seed in b.seeds] if a.trained and b.trained else []
     first = [a.by_seed[a.seeds.index(seed)] for seed in common]
     second = [b.by_seed[b.seeds.index(seed)] for seed in common]
-    return {
-        "effect": standardised_difference(first, second),
-        "probability": probability_of_improvement(a.by_seed, b.by_seed),
-    }
+    return standardised_difference(first, second)
 
 
 def _corrected(

@@ -67,7 +67,7 @@ def _friedman_statistic(ranks: FloatArray) -> float:
 
 
 def critical_rank_difference(rows: int, data_sets: int, alpha: float) -> float:
-    """Nemenyi's critical difference of mean ranks: q sqrt(k (k + 1) / (6 N)), q studentised range / sqrt 2."""
+    """Nemenyi's critical difference of mean ranks: q sqrt(k (k + 1) / (6 N))."""
     quantile = float(stats.studentized_range.isf(alpha, rows, np.inf)) / math.sqrt(2)
     return quantile * math.sqrt(rows * (rows + 1) / (6 * data_sets))
 

@@ -61,6 +61,7 @@ class Row:
         profile: Preset of the method.
         context: What a prediction looks at: ``utterance`` or ``dialogue``; empty if unknown.
         privileged: What the method saw of absent modalities in training.
+        remarks: What else must be said of it in every table, such as the use of a random encoder.
         runs_done: Finished runs.
         runs_planned: Planned runs, skipped ones not counted.
         rank: Place by the primary metric, from 1; ``None`` for references and rows with a hole.
@@ -73,6 +74,7 @@ class Row:
     profile: str = ""
     context: str = ""
     privileged: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
     runs_done: int = 0
     runs_planned: int = 0
     rank: int | None = None

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from ..metrics import best_constant
+from ..metrics import Outcome, best_constant, metric
 from .info import TableInfo
 
 CONSTANT = "constant"
@@ -33,3 +33,26 @@ def no_information(test_sets: Iterable[np.ndarray], info: TableInfo) -> Mapping[
         known = [value for value in found if value is not None]
         values[name] = float(np.mean(known)) if known else None
     return values
+
+
+def best_constant_outcome(name: str, outcome: Outcome) -> Outcome | None:
+    """The constant prediction that reaches ``best_constant`` on these labels; ``None`` if there is none."""
+    best = best_constant(name, outcome.y_true, outcome.task, outcome.classes, outcome.score_range)
+    if best is None or np.isnan(best):
+        return None
+    labels, size = outcome.y_true, len(outcome)
+    if outcome.task == "regression":
+        nonzero = labels[labels != 0]
+        middle = [float(np.median(part)) for part in (labels, nonzero) if len(part)]
+        scores = [-3.0, -2.0, -1.0, -0.5, 0.0, 0.05, 0.5, 1.0, 2.0, 3.0, *middle]
+        candidates = [Outcome(labels, np.full(size, x), score_range=outcome.score_range) for x in scores]
+    else:
+        rows = np.eye(len(outcome.classes))
+        candidates = [
+            Outcome(labels, None, np.tile(row, (size, 1)), outcome.task, outcome.classes) for row in rows
+        ]
+    for candidate in candidates:
+        value = metric(name).compute(candidate)
+        if value is not None and abs(value - best) < 1e-12:
+            return candidate
+    return None

@@ -19,12 +19,13 @@ from tabulate import tabulate
 
 from ..files import write_json, write_text
 from ..metrics import Metric, metric
+from .claims import Bounded, Claims
 from .records import Board, Cell, Column, Row
 
 LEADERBOARD_SCHEMA = 1
 
 HOLE = "—(hole)"
-PRIVILEGED, TEST_SELECTED, SYNTHETIC = "†", "‡", "§"
+PRIVILEGED, TEST_SELECTED, SYNTHETIC, REMARK, AMONG_BEST = "†", "‡", "§", "¶", "•"
 
 
 def render_terminal(board: Board, width: int = 110, metrics: Sequence[str] = ()) -> str:
@@ -46,8 +47,11 @@ def render_terminal(board: Board, width: int = 110, metrics: Sequence[str] = ())
     if board.has_intervals:
         lines += ["", *_wrapped(_interval_heading(board), width)]
         lines += _tables(board, width, lambda columns: _interval_table(board, columns))
+    for heading, sentences in _claims_text(board):
+        lines += ["", *_wrapped(heading, width)]
+        lines += [part for line in sentences for part in _wrapped(f"- {line}", width)]
     lines.append("")
-    for line in (*_legend(board, shown), *board.notes):
+    for line in (*_legend(board, shown), *board.notes, *_warnings(board)):
         lines += _wrapped(f"- {line}", width)
     return "\n".join(lines) + "\n"
 
@@ -66,7 +70,14 @@ def render_markdown(boards: Iterable[Board]) -> str:
         if board.has_intervals:
             header, cells = _interval_table(board, board.columns)
             lines += [f"### {_interval_heading(board)}", "", _pipes(header, cells), ""]
-        lines += [f"- {_escaped(line)}" for line in (*_legend(board, board.info.metrics), *board.notes)]
+        for heading, sentences in _claims_text(board):
+            lines += [f"### {heading}", "", *(f"- {_escaped(line)}" for line in sentences), ""]
+        if board.robustness:
+            header, cells = _robustness_table(board)
+            lines += [f"### Robustness, {metric(board.info.primary).title}", "", _pipes(header, cells), ""]
+            lines += [f"- {line}" for line in _ROBUSTNESS_LEGEND] + [""]
+        notes = (*_legend(board, board.info.metrics), *board.notes, *_warnings(board))
+        lines += [f"- {_escaped(line)}" for line in notes]
         lines.append("")
     return "\n".join(lines).rstrip() + "\n"
 
@@ -100,6 +111,7 @@ def _csv_lines(board: Board, row: Row) -> Iterator[dict[str, object]]:
                 "profile": row.profile,
                 "context": row.context,
                 "privileged": ",".join(row.privileged),
+                "remarks": "; ".join(row.remarks),
                 "runs_done": row.runs_done,
                 "runs_planned": row.runs_planned,
                 "metric": name,
@@ -125,14 +137,16 @@ def to_record(boards: Iterable[Board]) -> dict[str, Any]:
     }
 
 
-def write_leaderboard(boards: Sequence[Board], folder: Path) -> tuple[Path, Path, Path]:
+def write_leaderboard(
+    boards: Sequence[Board], folder: Path, appendix: str = ""
+) -> tuple[Path, Path, Path]:
     """Writes ``leaderboard.md``, ``leaderboard.csv`` and ``leaderboard.json``, each whole or not at all.
 
     Returns:
         The three paths.
     """
     paths = (folder / "leaderboard.md", folder / "leaderboard.csv", folder / "leaderboard.json")
-    write_text(paths[0], render_markdown(boards))
+    write_text(paths[0], render_markdown(boards) + appendix)
     write_text(paths[1], render_csv(boards))
     write_json(paths[2], to_record(boards))
     return paths
@@ -150,7 +164,11 @@ def _table(board: Board, name: str, columns: Sequence[Column]) -> Table:
     body = [
         [
             *_row_start(board, row),
-            *(_cell_text(row.cells[name][column.name], item) for column in columns),
+            *(
+                _cell_text(row.cells[name][column.name], item)
+                + (f" {AMONG_BEST}" if name == board.info.primary and _among_best(board, row, column) else "")
+                for column in columns
+            ),
             f"{row.runs_done}/{row.runs_planned}" if row.runs_planned else "",
         ]
         for row in board.rows
@@ -172,6 +190,65 @@ def _interval_table(board: Board, columns: Sequence[Column]) -> Table:
     return header, body
 
 
+def _among_best(board: Board, row: Row, column: Column) -> bool:
+    """Whether a row is marked as not worse than the best; nothing is where no row is worse."""
+    best = None if board.claims is None or row.kind != "method" else board.claims.best_of(column.name)
+    return best is not None and row.label in best.members and len(best.members) < len(best.p)
+
+
+_ROBUSTNESS_LEGEND = (
+    "area: mean height of the curve of score against missing rate (trapezoid over the span of rates), with "
+    "its interval",
+    "retention: share of the score on complete data, counted from no information, that is left in the column "
+    "that rows are ordered by",
+    "worst: lowest of all incomplete conditions, interval over dialogues; a minimum of estimates is biased "
+    "downwards",
+    "shares: Shapley contribution of each modality, from all fixed subsets; evenness 1: all alike, 0: one "
+    "carries all",
+    "lost at: lowest missing rate from which on no test tells the row from no information",
+)
+
+
+def _robustness_table(board: Board) -> Table:
+    item = metric(board.info.primary)
+
+    def bounded(value: Bounded | None) -> str:
+        if value is None:
+            return ""
+        low_high = value.interval
+        reach = "" if low_high is None else f" [{_number(low_high[0], item)}, {_number(low_high[1], item)}]"
+        return _number(value.value, item) + reach
+
+    header = [
+        "label",
+        "area",
+        "drop",
+        "retention",
+        "worst",
+        "worst condition",
+        "shares",
+        "evenness",
+        "lost at",
+    ]
+    body: list[list[str]] = []
+    for own in board.robustness:
+        drop, kept = own.drop.get(board.ranked_by), own.retention.get(board.ranked_by)
+        body.append(
+            [
+                own.label,
+                bounded(own.area_normalised),
+                "" if drop is None else _number(drop, item),
+                "" if kept is None else f"{100 * kept:.0f} %",
+                bounded(own.worst),
+                own.worst_condition,
+                ", ".join(f"{name} {100 * share:.0f} %" for name, share in own.shares.items()),
+                "" if own.evenness is None else f"{own.evenness:.2f}",
+                "" if own.lost_at is None else f"{own.lost_at:g}",
+            ]
+        )
+    return header, body
+
+
 def _row_header(board: Board) -> list[str]:
     profile = ["profile"] if any(row.profile for row in board.rows) else []
     context = ["context"] if any(row.context for row in board.rows) else []
@@ -185,6 +262,7 @@ def _row_start(board: Board, row: Row) -> list[str]:
             (PRIVILEGED, bool(row.privileged)),
             (TEST_SELECTED, board.test_selected and row.kind != "no information"),
             (SYNTHETIC, board.synthetic),
+            (REMARK, bool(row.remarks)),
         )
         if applies
     ]
@@ -293,6 +371,30 @@ def _facts(board: Board) -> str:
     return f"{size}; comparison {board.comparison_hash}; ordered by {board.ranked_by}"
 
 
+def _claims_text(board: Board) -> Iterator[tuple[str, Sequence[str]]]:
+    """Headings and sentences of what may be claimed and what not."""
+    claims = board.claims
+    if claims is None or not claims.comparisons:
+        return
+    yield f"What the numbers can carry ({_test_text(claims)})", claims.statements
+    if claims.limits:
+        yield "What they cannot", claims.limits
+
+
+def _test_text(claims: Claims) -> str:
+    settings = claims.settings
+    correction = {"holm": "Holm", "bh": "Benjamini-Hochberg"}[settings.correction]
+    scope = {"all": "", "column": " of each column", "ranking": " of the ranking column"}[settings.family]
+    return (
+        f"{metric(claims.metric).title}; {correction} over {claims.family_size} tests{scope}, level "
+        f"{settings.alpha:g}; intervals in brackets are not corrected"
+    )
+
+
+def _warnings(board: Board) -> list[str]:
+    return [f"WARNING: {line}" for line in board.warnings]
+
+
 def _legend(board: Board, metrics: Sequence[str]) -> list[str]:
     lines = ["mean ± standard deviation over training seeds (n - 1), mask draws averaged first"]
     cells = [cell for row in board.rows for name in metrics for cell in row.cells[name].values()]
@@ -305,7 +407,13 @@ def _legend(board: Board, metrics: Sequence[str]) -> list[str]:
             "intervals: dialogues resampled, seeds and masks averaged; they cover the choice of test "
             "dialogues, not of training seeds, and are no test of a difference"
         )
-    lines.append("the order of rows is no claim: differences are not tested here")
+    lines.append("the order of rows is no claim: see what the numbers can carry")
+    if any(_among_best(board, row, column) for row in board.rows for column in board.columns):
+        sure = f"{100 * (1 - board.claims.settings.alpha):g}" if board.claims else ""
+        lines.append(
+            f"{AMONG_BEST} not significantly worse than the best of its column (multiple comparisons with "
+            f"the best: the marked rows hold the best one with {sure} % confidence)"
+        )
     if any(row.privileged for row in board.rows):
         seen = sorted({item for row in board.rows for item in row.privileged})
         lines.append(f"{PRIVILEGED} saw true features of absent modalities in training ({', '.join(seen)})")
@@ -315,5 +423,8 @@ def _legend(board: Board, metrics: Sequence[str]) -> list[str]:
         )
     if board.synthetic:
         lines.append(f"{SYNTHETIC} synthetic data")
+    for text in dict.fromkeys(text for row in board.rows for text in row.remarks):
+        labels = ", ".join(row.label for row in board.rows if text in row.remarks)
+        lines.append(f"{REMARK} {text} ({labels})")
     lines.append("no information: the best constant prediction, knowing the test labels")
     return lines

@@ -97,6 +97,18 @@ def labels_of_test_set(frame: pd.DataFrame, folds: FoldPolicy = "pool") -> list[
     return [numbers(part, "y_true") for _, part in own.groupby("fold", dropna=False, observed=True)]
 
 
+def folds_of_dialogues(frame: pd.DataFrame) -> IntArray | None:
+    """Fold of each dialogue in ``dialogues``; ``None`` without folds, or if a dialogue is in several."""
+    if column(frame, "fold").isna().any():
+        return None
+    pairs = frame.loc[:, ["dialogue", "fold"]].drop_duplicates()
+    by_name = {str(name): int(fold) for name, fold in pairs.itertuples(index=False)}
+    names = dialogues(frame)
+    if len(pairs) > len(names):
+        return None
+    return np.array([by_name[name] for name in names], dtype=np.int64)
+
+
 class _Sorted:
     """Rows as arrays, sorted by label, condition, seed, mask seed, fold, dialogue and utterance."""
 

@@ -241,11 +241,20 @@ class LeaderboardEntry(Section):
         confidence: Level of the intervals.
         resamples: Bootstrap resamples of dialogues.
         seed: Seed of the resampling.
+        alpha: Error rate of each family of tests.
+        correction: Correction for many tests: ``"holm"`` or ``"bh"`` (Benjamini-Hochberg).
+        family: Tests that are corrected together: ``"all"`` pairs and columns, the pairs of each
+            ``"column"``, or those of the ``"ranking"`` column alone.
+        relevant_difference: Difference, in the metric's unit, that seeds needed are counted for.
     """
 
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
     resamples: Annotated[int, Field(ge=100, le=1_000_000)] = 2000
     seed: Seed = 0
+    alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
+    correction: Literal["holm", "bh"] = "holm"
+    family: Literal["all", "column", "ranking"] = "all"
+    relevant_difference: Annotated[float, Field(gt=0)] = 0.01
 
 
 class NarrowEntry(Section):
