@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import pytest
+
 from imer_bench.harness.errors import UserError
 from imer_bench.harness.protocol.plan import Execution, make_plan
 from tiny import tiny_plan
