@@ -23,7 +23,14 @@ def command(*arguments: object) -> list[str]:
 
 
 def environment(**more: str) -> dict[str, str]:
-    return {**os.environ, "IMER_NO_MLFLOW": "1", "PYTHONPATH": str(SUPPORT), "COLUMNS": "120", **more}
+    return {
+        **os.environ,
+        "IMER_NO_MLFLOW": "1",
+        "IMER_NO_REPORT": "1",
+        "PYTHONPATH": str(SUPPORT),
+        "COLUMNS": "120",
+        **more,
+    }
 
 
 def bench(folder: Path, *arguments: object, **more: str) -> subprocess.CompletedProcess[str]:

@@ -7,8 +7,11 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .reporting import add_report_arguments, content_for, report_request, write_tables
+
 if TYPE_CHECKING:
     from ..leaderboard import Board
+    from ..store import Store
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,28 +26,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", type=Path, metavar="DIR", help="where tables go (default: the results folder)"
     )
+    add_report_arguments(parser)
     parser.add_argument("--json", action="store_true", help="print as JSON")
 
 
 def run(args: argparse.Namespace) -> int:
     """Prints and writes the tables: 0, or 1 if the source can't be used."""
-    from ..leaderboard import render_terminal, write_leaderboard
+    from ..leaderboard import render_terminal
+    from ..leaderboard.literature import literature_text
     from ..leaderboard.render import to_record
 
-    boards, folder = _boards(args)
-    if folder is not None:
-        write_leaderboard(boards, folder)
+    request = report_request(args)
+    boards, folder, store = _boards(args)
+    content = content_for(request, boards, store)
+    where = write_tables(request, content, folder) if folder is not None else []
     if args.json:
         print(json.dumps(to_record(boards), indent=1, ensure_ascii=False))
         return 0
     for board in boards:
         print(render_terminal(board))
-    if folder is not None:
-        print(f"tables: {folder / 'leaderboard.md'} (also .csv and .json)")
+    print(literature_text(content), end="")
+    for line in where:
+        print(line)
     return 0
 
 
-def _boards(args: argparse.Namespace) -> tuple[tuple[Board, ...], Path | None]:
+def _boards(args: argparse.Namespace) -> tuple[tuple[Board, ...], Path | None, Store | None]:
     from ..errors import UserError, suggestion
     from ..leaderboard import build_boards, read_predictions
     from ..report import boards_of_store
@@ -53,11 +60,12 @@ def _boards(args: argparse.Namespace) -> tuple[tuple[Board, ...], Path | None]:
     paths = [Path(source) for source in args.source]
     if all(path.is_file() for path in paths) and paths[0].suffix in (".parquet", ".csv"):
         table = read_predictions(paths)
-        return build_boards(table.frame, table.infos), args.out
+        return build_boards(table.frame, table.infos), args.out, None
     if len(paths) > 1:
         raise UserError("give one results folder, or several result tables (.parquet, .csv)")
     for folder in (paths[0], args.results / paths[0].stem):
         if (folder / "runs").is_dir():
-            return boards_of_store(Store(folder)), args.out or folder
+            store = Store(folder)
+            return boards_of_store(store), args.out or folder, store
     known = [item.parent.name for item in args.results.glob("*/runs")]
     raise UserError(f"no results under {args.source[0]!r}{suggestion(paths[0].stem, known)}")

@@ -9,6 +9,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from .options import add_protocol_arguments, load_plan, shard, store_of
+from .reporting import add_report_arguments, content_for, report_request, write_tables
 
 if TYPE_CHECKING:
     from ..execute import Outcome
@@ -26,6 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="compute only part I of N, counted from 1; parts share the results folder",
     )
     parser.add_argument("--retry", action="store_true", help="repeat runs that failed or diverged")
+    add_report_arguments(parser)
     parser.add_argument("--no-mlflow", action="store_true", help="do not log to MLflow now (mlflow sync can)")
     parser.add_argument("--quiet", action="store_true", help="no progress, only the leaderboard and failures")
     parser.add_argument("--json", action="store_true", help="print the leaderboard as JSON")
@@ -35,11 +37,13 @@ def run(args: argparse.Namespace) -> int:
     """Runs a protocol: 0 if every run has a result, 1 if one failed."""
     from ..execute import execute
     from ..files import write_json
-    from ..leaderboard import render_terminal, write_leaderboard
+    from ..leaderboard import render_terminal
+    from ..leaderboard.literature import literature_text
     from ..leaderboard.render import to_record
     from ..report import boards_of_plan
     from .display import Quiet, Terminal
 
+    request = report_request(args)
     plan = load_plan(args)
     store = store_of(args, plan.protocol)
     store.folder.mkdir(parents=True, exist_ok=True)
@@ -55,26 +59,27 @@ def run(args: argparse.Namespace) -> int:
         mirror.close(quiet)
         raise
     boards = boards_of_plan(plan, store)
-    write_leaderboard(boards, store.folder)
+    content = content_for(request, boards, store)
+    where = write_tables(request, content, store.folder)
     mirror.close(quiet)
     if args.json:
         print(json.dumps(to_record(boards), indent=1, ensure_ascii=False))
     else:
         for board in boards:
             print(render_terminal(board))
-        print(_closing(plan, store, outcome))
+        print(literature_text(content), end="")
+        print("\n".join([*_closing(plan, outcome), *where]))
     return 1 if outcome.failed else 0
 
 
-def _closing(plan: Plan, store: Store, outcome: Outcome) -> str:
+def _closing(plan: Plan, outcome: Outcome) -> list[str]:
     skipped = {(run.variant.label, run.skip) for run in plan.runs if run.skip}
     lines = [f"skipped {label}: {reason}" for label, reason in sorted(skipped)]
     done = len(outcome.computed)
     lines.append(f"{done} runs computed, {outcome.reused} reused, {len(outcome.failed)} without a result")
     if outcome.failed:
         lines.append("repeat failed runs with --retry; the reason is in each run.json")
-    lines.append(f"tables: {store.folder / 'leaderboard.md'} (also .csv and .json)")
-    return "\n".join(lines)
+    return lines
 
 
 class _Mirror:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..errors import UserError
 from .audit import AuditTable
 from .bibliography import Sources
 from .claims import AcrossDataSets
-from .published import Quotation, Quotations, quotations_for
+from .published import Quotation, Quotations, data_set_key, quotations_for
 from .published_checks import check_quotations
+from .ranks import across_data_sets
 from .records import Board
 
 
@@ -102,7 +106,7 @@ def content_of(
     boards: tuple[Board, ...],
     background: Background | None = None,
     published: tuple[Quotation, ...] = (),
-    across: tuple[AcrossDataSets, ...] = (),
+    across: tuple[AcrossDataSets, ...] | None = None,
 ) -> Content:
     """Puts a report together.
 
@@ -110,9 +114,11 @@ def content_of(
         boards: Boards, with their claims.
         background: What runs say of themselves.
         published: Numbers of the literature.
-        across: Ranks over data sets.
+        across: Ranks over data sets; those that the boards allow if ``None``.
     """
     background = background or Background()
+    if across is None:
+        across = tuple(_across(boards))
     audits = {(audit.comparison_hash, audit.data_set): audit for audit in background.audits}
     shown = tuple(
         Shown(
@@ -122,4 +128,27 @@ def content_of(
         )
         for board in boards
     )
-    return Content(shown, background, across, check_quotations(published))
+    known = {data_set_key(board.data_set) for board in boards}
+    about = [item for item in published if data_set_key(item.data_set) in known]
+    return Content(shown, background, across, check_quotations(about))
+
+
+def _across(boards: Iterable[Board]) -> Iterator[AcrossDataSets]:
+    """Ranks over data sets, wherever five or more independent ones have boards of one kind."""
+    kinds: dict[tuple[object, ...], dict[str, Board]] = {}
+    for board in boards:
+        kind = (
+            board.regime,
+            board.trained_on,
+            board.test_selected,
+            board.synthetic,
+            board.ranked_by,
+            board.info.primary,
+        )
+        # iemocap4 and iemocap6 are the same recordings: one of them counts.
+        corpus = re.sub(r"[^a-z]", "", board.data_set.lower().removesuffix("_dev"))
+        kinds.setdefault(kind, {}).setdefault(corpus, board)
+    for own in kinds.values():
+        # What can't be ranked together has no ranks; why is said by the function itself.
+        with suppress(UserError):
+            yield across_data_sets(list(own.values()))

@@ -6,17 +6,16 @@ Every text goes through ``html.escape``; a policy in the page forbids to load an
 from __future__ import annotations
 
 import base64
-import html
-import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
-from typing import Any
 
 from ..metrics import Metric, metric
 from .audit import audit_cells
 from .claims import Bounded, Claims, Comparison
-from .content import Background, Content, Shown
+from .content import Content, Shown
 from .figures import FigureFile
+from .html_background import Section, background_sections
+from .html_tables import Tables, bullets, escaped, head_cell
 from .html_template import PAGE, SCRIPT, STYLE
 from .marks import CellMarks, Remark, cell_marks, remarks
 from .published import deviation_cells, quoted_cells
@@ -35,7 +34,7 @@ def render_html(content: Content, figures: Sequence[FigureFile] = ()) -> str:
         figures: Figures that were drawn; they are taken into the page.
     """
     page = _Page()
-    parts: list[tuple[str, str, str]] = [
+    parts: list[Section] = [
         (f"board-{index}", item.board.title, page.board(item))
         for index, item in enumerate(content.shown, start=1)
     ]
@@ -46,29 +45,18 @@ def render_html(content: Content, figures: Sequence[FigureFile] = ()) -> str:
     if content.across:
         parts.append(("across", "Across data sets", page.across(content)))
     if content.quotation_warnings:
-        parts.append(("quotations", "Checks of quoted numbers", _list(content.quotation_warnings, "warn")))
-    parts += page.background(content.background)
+        parts.append(("quotations", "Checks of quoted numbers", bullets(content.quotation_warnings, "warn")))
+    parts += background_sections(page, content.background)
     title = f"Report: {content.background.name}"
     return PAGE.substitute(
-        title=_text(title),
+        title=escaped(title),
         style=STYLE,
         script=SCRIPT,
-        nav="".join(f'<a href="#{key}">{_text(name)}</a>' for key, name, _ in parts),
+        nav="".join(f'<a href="#{key}">{escaped(name)}</a>' for key, name, _ in parts),
         body="\n".join(
-            f'<section id="{key}"><h2>{_text(name)}</h2>{text}</section>' for key, name, text in parts
+            f'<section id="{key}"><h2>{escaped(name)}</h2>{text}</section>' for key, name, text in parts
         ),
     )
-
-
-def _text(text: object) -> str:
-    """Any text as HTML; control characters, which HTML has no form of, become blanks."""
-    plain = "".join(c if c.isprintable() or c in "\n\t" else " " for c in str(text))
-    return html.escape(plain, quote=True)
-
-
-def _list(lines: Iterable[str], kind: str = "statements") -> str:
-    items = "".join(f"<li>{_text(line)}</li>" for line in lines)
-    return f'<ul class="{kind}">{items}</ul>' if items else ""
 
 
 def _figure(file: FigureFile) -> str:
@@ -78,50 +66,15 @@ def _figure(file: FigureFile) -> str:
     picture = base64.b64encode(data).decode("ascii")
     return (
         f"<figure{' class=wide' if width > _WIDE else ''}>"
-        f'<img width="{width // 2}" alt="{_text(file.caption)}" src="data:image/png;base64,{picture}">'
-        f"<figcaption>{_text(file.caption)} <small>figures/{_text(file.name)}.pdf</small></figcaption></figure>"
+        f'<img width="{round(0.65 * width)}" alt="{escaped(file.caption)}" '
+        f'src="data:image/png;base64,{picture}">'
+        f"<figcaption>{escaped(file.caption)} "
+        f"<small>figures/{escaped(file.name)}.pdf</small></figcaption></figure>"
     )
 
 
-class _Page:
-    """Makes tables with ids of their own."""
-
-    def __init__(self) -> None:
-        self._tables = 0
-
-    # Tables.
-
-    def table(
-        self,
-        header: Sequence[str],
-        rows: Iterable[Sequence[str]],
-        text_columns: frozenset[int] = frozenset({0}),
-        wrapped: frozenset[int] = frozenset(),
-    ) -> str:
-        """A table of plain texts."""
-        body = []
-        for row in rows:
-            cells = []
-            for index, value in enumerate(row):
-                kind = " ".join(
-                    name
-                    for name, applies in (("text", index in text_columns), ("wrap", index in wrapped))
-                    if applies
-                )
-                number = "" if index in text_columns else f' data-v="{_sortable(value)}"'
-                cells.append(f'<td class="{kind}"{number}>{_text(value)}</td>')
-            body.append(f"<tr>{''.join(cells)}</tr>")
-        heads = "".join(_head(name, index, index in text_columns) for index, name in enumerate(header))
-        return self._wrap(f"<tr>{heads}</tr>", body)
-
-    def _wrap(self, head: str, body: Iterable[str]) -> str:
-        self._tables += 1
-        return (
-            f'<div class=scroll><table id="table-{self._tables}"><thead>{head}</thead>'
-            f"<tbody>{''.join(body)}</tbody></table></div>"
-        )
-
-    # Boards.
+class _Page(Tables):
+    """Sections of the page."""
 
     def board(self, item: Shown) -> str:
         """A board with all that is said about it."""
@@ -130,21 +83,23 @@ class _Page:
 
     def _board_parts(self, item: Shown, board: Board) -> Iterator[str]:
         if board.synthetic:
-            text = f"SYNTHETIC DATA: {board.data_set} was generated; these numbers say nothing about real emotions"
-            yield f"<p class=banner>{_text(text)}</p>"
+            yield (
+                f"<p class=banner>SYNTHETIC DATA: {escaped(board.data_set)} was generated; these numbers say "
+                "nothing about real emotions</p>"
+            )
         if board.test_selected:
-            yield "<p class=banner>Epochs were selected on the test set: not comparable with honest results</p>"
+            yield "<p class=banner>Epochs were selected on test data: not comparable with honest results</p>"
         yield (
             f"<p class=facts>{board.utterances} test utterances of {board.dialogues} dialogues; comparison "
-            f"{_text(board.comparison_hash)}; ordered by {_text(board.ranked_by)}</p>"
+            f"{escaped(board.comparison_hash)}; ordered by {escaped(board.ranked_by)}</p>"
         )
         if board.warnings:
-            yield "<h3>Warnings</h3>" + _list(board.warnings, "warn")
+            yield "<h3>Warnings</h3>" + bullets(board.warnings, "warn")
         if board.claims is not None:
             yield "<h3>What the results say</h3>"
-            yield _list(board.claims.statements) or "<p>No difference can be told.</p>"
+            yield bullets(board.claims.statements) or "<p>No difference can be told.</p>"
             if board.claims.limits:
-                yield "<h3>What they can't say</h3>" + _list(board.claims.limits)
+                yield "<h3>What they can't say</h3>" + bullets(board.claims.limits)
         first, *others = board.info.metrics
         yield self._metric(board, first)
         if others:
@@ -156,33 +111,34 @@ class _Page:
             yield "<h3>Robustness</h3>" + self._robustness(board)
         yield from self._beside(item, board)
         if board.notes:
-            yield "<h3>Holes and notes</h3>" + _list(board.notes)
+            yield "<h3>Holes and notes</h3>" + bullets(board.notes)
 
     def _beside(self, item: Shown, board: Board) -> Iterator[str]:
         if item.audit is not None:
             yield "<h3>Audit of selection</h3>" + self.table(*audit_cells(item.audit))
             unit = "points" if metric(item.audit.metric).percent else "units"
             yield (
-                f"<p class=note>{unit} of {_text(metric(item.audit.metric).title)} that choosing the epoch on "
-                "the test set would have added to each method (mean ± deviation over seeds); a lower bound of "
-                "what test selection does. None of it is in the tables above.</p>"
+                f"<p class=note>{unit} of {escaped(metric(item.audit.metric).title)} that choosing the "
+                "epoch on the test set would have added to each method (mean ± deviation over seeds); a "
+                "lower bound of what test selection does. None of it is in the tables above.</p>"
             )
         found = item.quotations
         if found is None:
             return
         yield (
-            f"<h3>Published numbers</h3><p class=note>Quoted, not run here, not ranked. {found.unmatched} further "
-            "quotations about this data set have no place in this board.</p>"
+            f"<h3>Published numbers</h3><p class=note>Quoted, not run here, not ranked. "
+            f"{found.unmatched} further quotations about this data set have no place in this board.</p>"
         )
         for name in board.info.metrics:
             header, rows = quoted_cells(board, found, name)
             if rows:
                 last = frozenset({len(header) - 1})
-                yield f"<p>{_text(metric(name).title)}</p>"
-                yield self.table(header, rows, frozenset({0}) | last, last)
+                title = f"{metric(name).title}: {len(rows)} rows of the literature"
+                table = self.table(header, rows, frozenset({0}) | last, last)
+                yield f"<details><summary>{escaped(title)}</summary>{table}</details>"
             header, rows = deviation_cells(found, name)
             if rows:
-                yield f"<p>Own results against quotations, {_text(metric(name).title)}</p>"
+                yield f"<p>Own results against quotations, {escaped(metric(name).title)}</p>"
                 yield self.table(header, rows, frozenset({0, 1, 6, 7}), frozenset({6, 7}))
 
     def _metric(self, board: Board, name: str) -> str:
@@ -193,17 +149,17 @@ class _Page:
                 notes.setdefault(remark, _LETTERS[len(notes) % len(_LETTERS)])
         marks = {column.name: cell_marks(board, name, column.name) for column in board.columns}
         context = any(row.context for row in board.rows)
-        profile = any(row.profile for row in board.rows)
+        profile = any(row.profile not in ("", "default") for row in board.rows)
         stub = ["#", "method", *(["profile"] if profile else []), *(["context"] if context else [])]
         body = []
         for row in board.rows:
             letters = ",".join(notes[remark] for remark in remarks(board, row))
-            name_cell = _text(row.label) + (f"<sup>{letters}</sup>" if letters else "")
+            name_cell = escaped(row.label) + (f"<sup>{letters}</sup>" if letters else "")
             cells = [
                 f'<td data-v="{row.rank or ""}">{row.rank or ""}</td>',
-                f'<td class=text data-v="{_text(row.label)}">{name_cell}</td>',
-                *([f"<td class=text>{_text(row.profile)}</td>"] if profile else []),
-                *([f"<td class=text>{_text(row.context)}</td>"] if context else []),
+                f'<td class=text data-v="{escaped(row.label)}">{name_cell}</td>',
+                *([f"<td class=text>{escaped(row.profile)}</td>"] if profile else []),
+                *([f"<td class=text>{escaped(row.context)}</td>"] if context else []),
                 *(
                     _score(row.cells[name][column.name], item, marks[column.name].get(row.label, CellMarks()))
                     for column in board.columns
@@ -215,7 +171,7 @@ class _Page:
         arrow = "higher" if item.higher_is_better else "lower"
         heading = f"{item.title}: {item.definition}{unit} ({arrow} is better)"
         legend = self._legend(board, name, marks, notes)
-        return f"<h3>{_text(heading)}</h3>{self._wrap(_board_head(board, stub), body)}{legend}"
+        return f"<h3>{escaped(heading)}</h3>{self.wrapped_rows(_board_head(board, stub), body)}{legend}"
 
     def _legend(
         self,
@@ -241,18 +197,19 @@ class _Page:
         if board.has_intervals and name == board.info.primary:
             lines.append("intervals over dialogues appear when the pointer rests on a cell")
         lines += [f"{letter}: {remark.text}" for remark, letter in notes.items()]
-        return f"<p class=legend>{_text('. '.join(lines))}.</p>"
+        return f"<p class=legend>{escaped('. '.join(lines))}.</p>"
 
     def _pairs(self, board: Board, claims: Claims) -> str:
         item = metric(claims.metric)
         header = ["column", "A", "B", "A − B", "interval", "p", "p adjusted", "better", "effect", "P(A > B)"]
         header += ["detectable", "seeds needed"]
         rows = [_pair(pair, item) for pair in claims.comparisons]
+        power = f"{100 * claims.settings.power:g} % power"
         note = (
             f"{claims.test}; intervals are not corrected, p adjusted is, in families of {claims.family_size}; "
-            "detectable: smallest difference found with 80 % power at the seeds at hand"
-        ).replace("80 %", f"{100 * claims.settings.power:g} %")
-        return self.table(header, rows, frozenset({0, 1, 2, 7})) + f"<p class=note>{_text(note)}.</p>"
+            f"detectable: smallest difference found with {power} at the seeds at hand"
+        )
+        return self.table(header, rows, frozenset({0, 1, 2, 7})) + f"<p class=note>{escaped(note)}.</p>"
 
     def _robustness(self, board: Board) -> str:
         item = metric(board.info.primary)
@@ -283,9 +240,9 @@ class _Page:
             )
         table = self.table([*header, *(f"share of {name}" for name in names)], rows, frozenset({0, 3}))
         return table + (
-            "<p class=note>area: under the curve of score against missing rate, over the span of rates; retention: "
-            "what is left above no information, relative to complete data; lost at: lowest rate from which on the "
-            "row can't be told from no information; shares: Shapley contributions.</p>"
+            "<p class=note>area: under the curve of score against missing rate, over the span of rates; "
+            "retention: what is left above no information, relative to complete data; lost at: lowest rate "
+            "from which on the row can't be told from no information; shares: Shapley contributions.</p>"
         )
 
     # Beside the boards.
@@ -297,48 +254,12 @@ class _Page:
             order = sorted(ranks.labels, key=lambda label: ranks.mean_ranks[label])
             rows = [[label, f"{ranks.mean_ranks[label]:.2f}"] for label in order]
             parts.append(
-                f"<p>{_text(ranks.column)}, {len(ranks.data_sets)} data sets: Friedman statistic "
-                f"{ranks.statistic:.2f}, p = {ranks.p:.2g} ({'exact' if ranks.exact else 'asymptotic'}); critical "
-                f"difference {ranks.critical_difference:.2f}</p>" + self.table(["label", "mean rank"], rows)
+                f"<p>{escaped(ranks.column)}, {len(ranks.data_sets)} data sets: Friedman statistic "
+                f"{ranks.statistic:.2f}, p = {ranks.p:.2g} ({'exact' if ranks.exact else 'asymptotic'}); "
+                f"critical difference {ranks.critical_difference:.2f}</p>"
+                + self.table(["label", "mean rank"], rows)
             )
         return "".join(parts)
-
-    def background(self, background: Background) -> Iterator[tuple[str, str, str]]:
-        """Sections about protocol, masks, data and environment."""
-        if background.protocol:
-            text = json.dumps(background.protocol, indent=2, ensure_ascii=False, default=str)
-            facts = self.table(
-                ["setting", "value"], _facts(background.protocol), frozenset({0, 1}), frozenset({1})
-            )
-            whole = f"<details><summary>The whole protocol</summary><pre>{_text(text)}</pre></details>"
-            yield "protocol", "Protocol", facts + whole
-        if background.masks:
-            names = list(dict.fromkeys(name for draw in background.masks for name in draw.per_modality))
-            rows = [
-                [draw.data_set, draw.split, draw.condition, draw.seed, f"{draw.rate:.4f}"]
-                + [f"{draw.per_modality[name]:.4f}" if name in draw.per_modality else "" for name in names]
-                + [draw.hash[:12]]
-                for draw in background.masks
-            ]
-            header = ["data set", "split", "condition", "mask seed", "realised rate", *names, "hash"]
-            text_columns = frozenset({0, 1, 2, len(header) - 1})
-            yield "masks", "Masks as they came out", self.table(header, rows, text_columns)
-        for key, title, records in (
-            ("data", "Data", background.data),
-            ("environment", "Environment", background.environments),
-        ):
-            if records:
-                names = list(dict.fromkeys(name for record in records for name in record))
-                rows = [[name, *(_plain(record.get(name, "")) for record in records)] for name in names]
-                every = frozenset(range(len(records) + 1))
-                header = ["", *(str(i) for i in range(1, len(records) + 1))]
-                yield key, title, self.table(header, rows, every, every - {0})
-        if background.notes:
-            yield "notes", "Notes of the runs", _list(background.notes)
-
-
-def _head(name: str, index: int, text: bool) -> str:
-    return f'<th data-sort="{index}"{" class=text" if text else ""}>{_text(name)}</th>'
 
 
 def _board_head(board: Board, stub: Sequence[str]) -> str:
@@ -346,9 +267,9 @@ def _board_head(board: Board, stub: Sequence[str]) -> str:
     groups = f"<th colspan={len(stub)}></th>"
     for family, own in groupby(board.columns, key=lambda column: column.family):
         count = len(list(own))
-        groups += f"<th class=group colspan={count}>{_text(family if count > 1 else '')}</th>"
+        groups += f"<th class=group colspan={count}>{escaped(family if count > 1 else '')}</th>"
     names = [*stub, *(_short(column) for column in board.columns), "runs"]
-    heads = "".join(_head(name, index, 0 < index < len(stub)) for index, name in enumerate(names))
+    heads = "".join(head_cell(name, index, 0 < index < len(stub)) for index, name in enumerate(names))
     return f"<tr>{groups}<th></th></tr><tr>{heads}</tr>"
 
 
@@ -371,7 +292,7 @@ def _score(cell: Cell, item: Metric, marks: CellMarks) -> str:
     if cell.interval is not None:
         details.insert(0, f"interval [{_number(cell.interval[0], item)}, {_number(cell.interval[1], item)}]")
     return (
-        f'<td class="{kinds}" data-v="{cell.mean:.9g}" title="{_text("; ".join(details))}">'
+        f'<td class="{kinds}" data-v="{cell.mean:.9g}" title="{escaped("; ".join(details))}">'
         f"<span class=mean>{_number(cell.mean, item)}</span>{sd}{after}</td>"
     )
 
@@ -411,35 +332,3 @@ def _pair(pair: Comparison, item: Metric) -> list[str]:
         "" if pair.detectable is None else _number(pair.detectable, item),
         "" if pair.seeds_needed is None else str(pair.seeds_needed),
     ]
-
-
-def _sortable(value: str) -> str:
-    """The number a cell begins with, for sorting; empty if it begins with none."""
-    start = value.strip().lstrip("[+").replace("−", "-").split(" ")[0].split("/")[0].rstrip("%;,")
-    try:
-        return f"{float(start):.9g}"
-    except ValueError:
-        return ""
-
-
-def _plain(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return ", ".join(f"{key}: {_plain(item)}" for key, item in value.items())
-    if isinstance(value, list | tuple):
-        return ", ".join(map(_plain, value))
-    return "" if value is None else str(value)
-
-
-def _facts(protocol: Mapping[str, Any]) -> list[list[str]]:
-    """The protocol without what stands elsewhere, a line a setting."""
-    rows: list[list[str]] = []
-    for name, value in protocol.items():
-        if isinstance(value, Mapping):
-            rows += [
-                [f"{name}.{key}", _plain(item)] for key, item in value.items() if item not in (None, {}, [])
-            ]
-        elif name == "methods" and isinstance(value, list):
-            rows.append([name, ", ".join(str(item.get("label") or item.get("name")) for item in value)])
-        elif value not in (None, "", {}, []):
-            rows.append([name, _plain(value)])
-    return rows

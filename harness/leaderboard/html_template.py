@@ -9,7 +9,7 @@ STYLE = """
 :root { --ink: #1b1f24; --soft: #57606a; --line: #d0d7de; --back: #f6f8fa; --accent: #0072b2; }
 * { box-sizing: border-box; }
 body { margin: 0; color: var(--ink); background: #fff; font: 15px/1.5 system-ui, sans-serif; }
-main { max-width: 1180px; margin: 0 auto; padding: 1.2rem 1.5rem 4rem; }
+main { max-width: 1400px; margin: 0 auto; padding: 1.2rem 1.5rem 4rem; }
 h1 { font-size: 1.6rem; margin: .4rem 0; } h2 { margin-top: 2.6rem; border-bottom: 1px solid var(--line); }
 h3 { margin: 1.6rem 0 .4rem; font-size: 1.05rem; }
 nav { position: sticky; top: 0; background: #fff; border-bottom: 1px solid var(--line); z-index: 2;
@@ -22,13 +22,13 @@ ul.statements { padding-left: 1.2rem; } ul.statements li { margin: .25rem 0; }
 .scroll { overflow-x: auto; margin: .4rem 0; }
 table { border-collapse: collapse; font-size: .88rem; font-variant-numeric: tabular-nums; }
 caption { text-align: left; color: var(--soft); padding: .3rem 0; }
-th, td { padding: .28rem .6rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }
+th, td { padding: .28rem .45rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }
 td.wrap { white-space: normal; min-width: 16rem; }
 th { background: var(--back); border-bottom: 1.5px solid var(--ink); }
 th.group { text-align: center; border-bottom: 1px solid var(--line); }
 th.text, td.text { text-align: left; }
 th[data-sort] { cursor: pointer; user-select: none; }
-th[data-sort]:after { content: " \\2195"; color: #b5bcc4; } th[aria-sort=ascending]:after { content: " \\2191"; color: var(--ink); }
+th[data-sort]:hover { color: var(--accent); } th[aria-sort=ascending]:after { content: " \\2191"; color: var(--ink); }
 th[aria-sort=descending]:after { content: " \\2193"; color: var(--ink); }
 tr.reference td { color: var(--soft); background: var(--back); }
 td.best { font-weight: 700; } td.second .mean { text-decoration: underline; }

@@ -9,18 +9,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import groupby
-from typing import Literal
 
 from ..metrics import metric
 from .bibliography import Sources, citation_key
 from .latex_grid import GAP, WIDTH, Grid, Layout, float_of
+from .latex_options import LatexOptions
 from .latex_text import escape
 from .marks import CellMarks, Remark, cell_marks, remarks
 from .records import Board, Cell, Column, Row
-
-Spread = Literal["sd", "interval", "none"]
 
 _FAMILIES = {
     "random": "Random missing, rate",
@@ -28,35 +25,6 @@ _FAMILIES = {
     "frames": "Missing frames, rate",
 }
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
-
-
-@dataclass(frozen=True)
-class LatexOptions:
-    """How tables look.
-
-    Attributes:
-        metrics: Metrics, one table each; the primary one if empty.
-        columns: Columns by name; all if empty.
-        precision: Decimals; ``None``: 1 in per cent, else 3.
-        percent: Whether shares are shown times 100; ``None``: as the metric is usually shown.
-        spread: Beside the mean: the standard deviation over seeds, the interval, or nothing.
-        transpose: Conditions as rows and methods as columns.
-        siunitx: Numbers in columns of siunitx, aligned at the decimal point.
-        layout: ``"auto"``: the narrowest float that it fits, split in several if it fits none.
-        baseline: Label that significant differences are marked against.
-        cite: Whether methods are cited.
-    """
-
-    metrics: tuple[str, ...] = ()
-    columns: tuple[str, ...] = ()
-    precision: int | None = None
-    percent: bool | None = None
-    spread: Spread = "sd"
-    transpose: bool = False
-    siunitx: bool = False
-    layout: Layout = "auto"
-    baseline: str = ""
-    cite: bool = True
 
 
 def render_latex(

@@ -49,7 +49,11 @@ def cell_marks(board: Board, name: str, column: str, baseline: str = "") -> Mapp
         pair = tested.comparison(label, baseline, column) if tested and baseline else None
         marks[label] = CellMarks(
             best=mean == levels[0],
-            tied=found is not None and label in found.members and mean != levels[0],
+            # Where no row is worse than the best the mark would say nothing.
+            tied=found is not None
+            and label in found.members
+            and len(found.members) < len(found.p)
+            and mean != levels[0],
             second=len(levels) > 1 and mean == levels[1],
             differs=pair is not None and pair.significant,
         )
@@ -83,7 +87,7 @@ def remarks(board: Board, row: Row) -> tuple[Remark, ...]:
         found.append(Remark("privileged", f"saw true features of absent modalities in training ({seen})"))
     if board.test_selected and row.kind != "no information":
         found.append(TEST_SELECTED)
-    found += [Remark(note, note) for note in getattr(row, "notes", ())]
+    found += [Remark(text.partition(":")[0], text) for text in row.remarks]
     if board.synthetic:
         found.append(SYNTHETIC)
     return tuple(found)

@@ -137,9 +137,7 @@ def to_record(boards: Iterable[Board]) -> dict[str, Any]:
     }
 
 
-def write_leaderboard(
-    boards: Sequence[Board], folder: Path, appendix: str = ""
-) -> tuple[Path, Path, Path]:
+def write_leaderboard(boards: Sequence[Board], folder: Path, appendix: str = "") -> tuple[Path, Path, Path]:
     """Writes ``leaderboard.md``, ``leaderboard.csv`` and ``leaderboard.json``, each whole or not at all.
 
     Returns:

@@ -68,6 +68,7 @@ class RunSummary:
         synthetic: Whether the data are generated.
         comparison_hash: Results share a ranking if and only if it agrees.
         message: Why it failed or was skipped.
+        remarks: What must be said of its row in every table.
         conditions: Test conditions it was planned for; if empty, those that the table shows for its
             training condition (``matched``: the training condition itself).
     """
@@ -88,6 +89,7 @@ class RunSummary:
     comparison_hash: str = UNSTATED
     message: str = ""
     conditions: tuple[Condition, ...] = ()
+    remarks: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:

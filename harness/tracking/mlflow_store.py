@@ -43,7 +43,10 @@ _PARAMETERS_PER_CALL = 100
 _POINTS_PER_CALL = 900
 
 _LONGEST_DESCRIPTION = 5000
-_PARENT_FILES = ("leaderboard.md", "leaderboard.csv", "leaderboard.json", "protocol.json")
+_PARENT_FILES = (
+    *("leaderboard.md", "leaderboard.csv", "leaderboard.json", "protocol.json"),
+    *("report.html", "leaderboard.tex", "references.bib"),
+)
 
 Outcome = Literal["logged", "already"]
 

@@ -1,0 +1,112 @@
+"""Quoted numbers beside boards in text: for the terminal, the Markdown page and LaTeX."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
+
+from tabulate import tabulate
+
+from ..metrics import metric
+from .content import Content
+from .latex_grid import simple_table
+from .published import deviation_cells, quoted_cells
+
+_QUOTED = "quoted from the literature, not run here, not ranked"
+
+
+def literature_text(content: Content) -> str:
+    """Own results against quotations of the same methods, and what looks wrong in them, for a terminal."""
+    lines: list[str] = []
+    for item in content.shown:
+        if item.quotations is None:
+            continue
+        name = item.board.info.primary
+        header, rows = deviation_cells(item.quotations, name)
+        quoted = len({(c.quotation.source, c.quotation.method) for c in item.quotations.cells})
+        lines += [f"Published numbers beside {item.board.title}: {quoted} rows, {_QUOTED}", ""]
+        if rows:
+            # Sources and causes are long: they are in the report.
+            lines += [tabulate([row[:6] for row in rows], header[:6], disable_numparse=True), ""]
+            lines += [f"- {row[0]}, {row[1]}: {row[6]}: {row[7]}" for row in rows]
+            lines.append("")
+    lines += [f"- {text}" for text in content.quotation_warnings]
+    return "\n".join(lines).rstrip() + "\n" if lines else ""
+
+
+def literature_markdown(content: Content) -> str:
+    """Sections of quoted numbers for the Markdown page; empty if there are none."""
+    parts: list[str] = []
+    for item in content.shown:
+        found = item.quotations
+        if found is None or not found.cells:
+            continue
+        parts += [
+            f"## Published numbers beside {_plain(item.board.title)}",
+            "",
+            f"{_QUOTED.capitalize()}.",
+            "",
+        ]
+        for name in item.board.info.metrics:
+            for title, (header, rows) in (
+                (metric(name).title, quoted_cells(item.board, found, name)),
+                (f"{metric(name).title}: own results against quotations", deviation_cells(found, name)),
+            ):
+                if rows:
+                    cells = [[_plain(cell) for cell in row] for row in rows]
+                    table = tabulate(cells, header, tablefmt="pipe", disable_numparse=True)
+                    parts += [f"### {title}", "", table, ""]
+    if content.quotation_warnings:
+        parts += ["## Checks of quoted numbers", ""]
+        parts += [f"- {_plain(text)}" for text in content.quotation_warnings]
+    return "\n" + "\n".join(parts).rstrip() + "\n" if parts else ""
+
+
+def _plain(text: str) -> str:
+    """Free text in Markdown: nothing in it may end a cell or start markup."""
+    for character in "\\|*_`[]":
+        text = text.replace(character, f"\\{character}")
+    return text.replace("<", "&lt;").replace("\n", " ")
+
+
+def literature_latex(content: Content) -> str:
+    """Quoted numbers and deviations of the primary metrics as LaTeX tables."""
+    return "\n".join(chain.from_iterable(_latex(content)))
+
+
+def _latex(content: Content) -> Iterator[list[str]]:
+    for index, item in enumerate(content.shown, start=1):
+        found = item.quotations
+        if found is None:
+            continue
+        name = item.board.info.primary
+        about = f"{metric(name).title} on {item.board.data_set}, {_QUOTED}"
+        yield _table(quoted_cells(item.board, found, name), f"{about}.", f"tab:imer-quoted-{index}", _last)
+        yield _table(
+            deviation_cells(found, name),
+            f"Own results against quotations: {about}. Interval: from the own interval over dialogues.",
+            f"tab:imer-deviations-{index}",
+            _first_causes,
+        )
+
+
+def _table(
+    found: tuple[list[str], list[list[str]]], caption: str, label: str, sources: Callable[[list[str]], str]
+) -> list[str]:
+    """A table whose long texts are numbered notes beneath it."""
+    header, rows = found
+    if not rows:
+        return []
+    texts = list(dict.fromkeys(sources(row) for row in rows))
+    width = 6 if sources is _first_causes else -1
+    cells: Sequence[list[str]] = [[*row[:width], str(texts.index(sources(row)) + 1)] for row in rows]
+    notes = [f"({number}) {text}" for number, text in enumerate(texts, start=1)]
+    return [simple_table(header[0], [*header[1:width], "source"], cells, caption, label, notes)]
+
+
+def _last(row: list[str]) -> str:
+    return row[-1]
+
+
+def _first_causes(row: list[str]) -> str:
+    return f"{row[6]}: {row[7]}"
