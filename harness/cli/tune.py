@@ -6,7 +6,6 @@ import argparse
 import json
 import os
 import sys
-from copy import copy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--rerun", action="store_true", help="then run tuned and untuned methods through the protocol"
     )
+    parser.add_argument("--no-plots", action="store_true", help="draw no figures")
     parser.add_argument("--no-mlflow", action="store_true", help="do not log to MLflow")
     parser.add_argument("--quiet", action="store_true", help="no progress, only failures")
     parser.add_argument("--json", action="store_true", help="print the overview of all studies as JSON")
@@ -119,7 +119,8 @@ def _tune(args: argparse.Namespace, plan: StudyPlan, folder: Path) -> dict[str, 
             _work_together(args, plan)
     finally:
         summary = write_outputs(study, plan, folder, shown_url(url))
-        write_plots(study, plan, summary, folder)
+        if not args.no_plots:
+            write_plots(study, plan, summary, folder)
         report = mirror.close() if mirror is not None else ""
     if report and not (args.quiet or args.json):
         print(report, file=sys.stderr)
@@ -271,8 +272,12 @@ def _rerun(args: argparse.Namespace, path: Path) -> int:
     """The tuned methods beside the untuned ones, as an ordinary run of a protocol."""
     from . import run as command
 
-    again = copy(args)
-    again.protocol, again.methods, again.shard, again.retry = path, None, None, False
+    parser = argparse.ArgumentParser()
+    command.add_arguments(parser)
+    again = parser.parse_args(["--protocol", str(path)])
+    for name in vars(again).keys() - {"protocol", "methods"}:
+        if hasattr(args, name):
+            setattr(again, name, getattr(args, name))
     return command.run(again)
 
 

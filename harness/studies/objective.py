@@ -26,7 +26,7 @@ from ..record import HyperParameters
 from ..store import Store
 from .definition import StudyPlan
 from .estimates import aggregate
-from .study import BASE, REASON, SETTING, Interrupt, TrialFailed
+from .study import BASE, REASON, SETTING, Interrupt, TrialFailed, predictions_file
 
 
 class NoValue(ValueError):
@@ -92,10 +92,10 @@ class Objective:
             trial.set_user_attr("epochs", trained.epochs)
             trial.set_user_attr(REASON, f"{type(problem).__name__}: {problem}"[:500])
             failure = TrialFailed(str(problem))
-        finally:
-            gc.collect()
-            if self.plan.execution.device == "cuda":
-                torch.cuda.empty_cache()
+        # Memory of a trial that ran out of it goes back before the next one starts.
+        gc.collect()
+        if self.plan.execution.device == "cuda":
+            torch.cuda.empty_cache()
         raise failure
 
     def _parameters(self, trial: optuna.Trial) -> HyperParameters:
@@ -197,11 +197,6 @@ class Objective:
         done = [float(np.mean(item.values)) for item in trial.study.get_trials(deepcopy=False, states=states)]
         sign = 1 if self.plan.higher_is_better else -1
         return all(sign * value >= sign * other for other in done)
-
-
-def predictions_file(folder: Path, number: int) -> Path:
-    """Where the validation predictions of a trial are kept, if they are."""
-    return folder / "validation" / f"{number}.parquet"
 
 
 def _selected(job: Job, progress: Progress) -> float | None:

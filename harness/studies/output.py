@@ -30,16 +30,15 @@ import optuna
 import pandas as pd
 from optuna.trial import FrozenTrial, TrialState
 
-from ..engine.record import table_info
 from ..files import write_json, write_text
+from ..leaderboard.info import TableInfo
 from ..leaderboard.intervals import IntervalSettings
 from ..metrics import metric
 from ..protocol.schema import MethodEntry
 from ..store import folder_name
 from .definition import StudyPlan
 from .estimates import Gain, aggregate, expected_best, gain
-from .objective import predictions_file
-from .study import BASE, REASON, SETTING, WORKER, counted, spent, was_lost
+from .study import BASE, REASON, SETTING, WORKER, counted, predictions_file, spent, was_lost
 
 GAIN_COVERS = (
     "another sample of validation dialogues, for these trained models; not another training seed, and not "
@@ -237,7 +236,7 @@ def importance(study: optuna.Study, plan: StudyPlan) -> dict[str, float]:
             return optuna.importance.get_param_importances(
                 study, target=lambda trial: sign * float(np.mean(trial.values))
             )
-    except (ValueError, RuntimeError, ZeroDivisionError):
+    except (ValueError, RuntimeError, ZeroDivisionError, ImportError):
         return {}
 
 
@@ -270,11 +269,12 @@ def _gain(plan: StudyPlan, folder: Path, best: FrozenTrial | None, base: FrozenT
         )
         value = float(first - second) * (1 if plan.higher_is_better else -1)
         return Gain(value, None, None, board.confidence, 0, f"{', '.join(absent)} is on another machine")
+    spec, primary = plan.runs[0].spec, plan.protocol.metrics.primary
     return gain(
         pd.read_parquet(paths[0]),
         pd.read_parquet(paths[1]),
-        metric(plan.protocol.metrics.primary),
-        table_info(plan.runs[0], plan.protocol),
+        metric(primary),
+        TableInfo(spec.task, spec.classes, spec.score_range, primary, (primary,)),
         plan.protocol.tune.aggregate,
         {item.name: item.rate for item in plan.conditions},
         IntervalSettings(board.confidence, board.resamples, board.seed),

@@ -130,7 +130,8 @@ def open_study(plan: StudyPlan, url: str, folder: Path) -> optuna.Study:
     folder.mkdir(parents=True, exist_ok=True)
     higher = plan.higher_is_better
     direction = optuna.study.StudyDirection.MAXIMIZE if higher else optuna.study.StudyDirection.MINIMIZE
-    with FileLock(folder / "study.lock"):
+    with FileLock(folder / "study.lock"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         study = optuna.create_study(
             storage=_storage(url),
             study_name=plan.name,
@@ -292,6 +293,8 @@ def reap(study: optuna.Study, folder: Path) -> int:
         for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             if _is_dead(trial, folder) and _set_lost(study, trial.number):
                 requeue(study, trial)
+                if WORKER in trial.user_attrs:
+                    _lock_file(folder, trial.user_attrs[WORKER]).unlink(missing_ok=True)
                 count += 1
     return count
 
@@ -387,6 +390,11 @@ def _run_one(
 def parent_is_gone(parent: int) -> bool:
     """Whether the process that started this worker has ended."""
     return os.getppid() != parent
+
+
+def predictions_file(folder: Path, number: int) -> Path:
+    """Where the validation predictions of a trial are kept, if they are."""
+    return folder / "validation" / f"{number}.parquet"
 
 
 def shown_url(url: str) -> str:

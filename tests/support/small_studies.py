@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import sqlite3
 from dataclasses import replace
 from pathlib import Path
 
 import optuna
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
 
 from imer_bench.harness.protocol.plan import DataPlan, Execution
 from imer_bench.harness.studies.definition import StudyPlan, plan_study
@@ -15,6 +18,21 @@ from imer_bench.harness.studies.study import Budget, open_study, work
 from tiny import tiny_plan
 
 METHOD = "methods=[{name='tunable:INFO', label='small'}]"
+
+
+def quick_databases() -> None:
+    """Tests need no protection from power cuts, which costs a study of tiny trials most of its time."""
+    if not event.contains(Engine, "connect", _hurry):
+        event.listen(Engine, "connect", _hurry)
+
+
+def _hurry(connection, _record) -> None:
+    if isinstance(connection, sqlite3.Connection):
+        connection.execute("PRAGMA synchronous=OFF")
+
+
+quick_databases()
+
 # What goes wrong on demand is not searched unless a test asks for it.
 CALM = "tune.space.tunable={fault=false}"
 

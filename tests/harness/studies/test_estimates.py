@@ -66,7 +66,7 @@ RATES = {"complete": 0.0, "random-0.5": 0.5}
 def test_gain_is_a_paired_bootstrap_over_dialogues():
     """Weighted F1 of non-zero scores by scikit-learn, every resample written out with weights."""
     best, base = predictions(1, 0.5), predictions(2, 2.0)
-    settings = IntervalSettings(0.9, 200, 3)
+    settings = IntervalSettings(0.9, 60, 3)
     found = gain(best, base, metric("wf1"), INFO, "mean", RATES, settings, "x")
 
     def value(frame: pd.DataFrame, weights: dict[str, float]) -> float:
