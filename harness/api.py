@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from .execute import Display, Outcome, execute
+from .execute import Display, Outcome, Silent, execute
 from .leaderboard import Board, write_leaderboard
 from .protocol.data import DataSource, load_data
 from .protocol.load import Overrides, load_protocol
 from .protocol.plan import Execution, Plan, make_plan
 from .report import boards_of_plan, boards_of_store
-from .store import Store, StoredRun
+from .store import Store
 
 
 @dataclass(frozen=True)
@@ -67,23 +67,6 @@ def plan_protocol(
     return make_plan(protocol, load_data(protocol, source), execution)
 
 
-class _Silent:
-    """A display that shows nothing."""
-
-    def begin(self, total: int, done: int) -> None:
-        """Shows nothing."""
-
-    def run_started(self, run: object) -> Callable[..., None]:
-        """Shows nothing."""
-        return lambda stage, progress: None
-
-    def run_ended(self, run: object, stored: StoredRun) -> None:
-        """Shows nothing."""
-
-    def waiting(self, count: int) -> None:
-        """Shows nothing."""
-
-
 def run_plan(plan: Plan, folder: Path | str, display: Display | None = None) -> Results:
     """Computes what is missing of a plan, writes its leaderboard and returns it.
 
@@ -93,7 +76,7 @@ def run_plan(plan: Plan, folder: Path | str, display: Display | None = None) -> 
         display: Shows progress; nothing is shown without one.
     """
     store = Store(Path(folder))
-    outcome = execute(plan, store, display or _Silent())
+    outcome = execute(plan, store, display or Silent())
     boards = boards_of_plan(plan, store)
     write_leaderboard(boards, store.folder)
     return Results(plan, store, outcome, boards)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
@@ -34,6 +34,23 @@ class Display(Protocol):
     def waiting(self, count: int) -> None:
         """Called when only runs of other processes are left."""
         ...
+
+
+class Silent:
+    """A display that shows nothing."""
+
+    def begin(self, total: int, done: int) -> None:
+        """Shows nothing."""
+
+    def run_started(self, run: PlannedRun) -> Report:
+        """Shows nothing."""
+        return lambda stage, progress: None
+
+    def run_ended(self, run: PlannedRun, stored: StoredRun) -> None:
+        """Shows nothing."""
+
+    def waiting(self, count: int) -> None:
+        """Shows nothing."""
 
 
 @dataclass
@@ -131,8 +148,3 @@ def stored_runs(plan: Plan, store: Store) -> dict[str, StoredRun]:
             if stored is not None:
                 found[run.address] = stored
     return found
-
-
-def planned_addresses(runs: Sequence[PlannedRun]) -> frozenset[str]:
-    """Addresses of runs."""
-    return frozenset(run.address for run in runs if run.address)

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from ..execute import Silent
+
 if TYPE_CHECKING:
     from ..engine.run import Report
     from ..engine.training import Progress as TrainingProgress
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
 _LOG_EVERY = 15.0
 
 
-class Quiet:
+class Quiet(Silent):
     """Shows nothing but failures."""
 
     def __enter__(self) -> Quiet:
@@ -30,21 +32,11 @@ class Quiet:
     def __exit__(self, *error: object) -> None:
         pass
 
-    def begin(self, total: int, done: int) -> None:
-        """Shows nothing."""
-
-    def run_started(self, run: PlannedRun) -> Report:
-        """Shows nothing."""
-        return lambda stage, progress: None
-
     def run_ended(self, run: PlannedRun, stored: StoredRun) -> None:
         """Shows a failure."""
         if stored.status != "finished":
             error = stored.record["error"]
             print(f"{run.name}: {stored.status}: {error['type']}: {error['message']}", file=sys.stderr)
-
-    def waiting(self, count: int) -> None:
-        """Shows nothing."""
 
 
 class Terminal:
