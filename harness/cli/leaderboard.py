@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Prints and writes the tables: 0, or 1 if the source can't be used."""
     from ..leaderboard import render_terminal
-    from ..leaderboard.literature import literature_text
+    from ..leaderboard.appendix import appendix_text
     from ..leaderboard.render import to_record
 
     request = report_request(args)
@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
         return 0
     for board in boards:
         print(render_terminal(board))
-    print(literature_text(content), end="")
+    print(appendix_text(content), end="")
     for line in where:
         print(line)
     return 0

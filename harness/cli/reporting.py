@@ -97,10 +97,10 @@ def write_tables(request: ReportRequest, content: Content, folder: Path) -> list
         Lines that say where everything is.
     """
     from ..leaderboard import write_leaderboard
-    from ..leaderboard.literature import literature_markdown
+    from ..leaderboard.appendix import appendix_markdown
 
     boards = [item.board for item in content.shown]
-    write_leaderboard(boards, folder, literature_markdown(content))
+    write_leaderboard(boards, folder, appendix_markdown(content))
     lines = [f"tables: {folder / 'leaderboard.md'} (also .csv and .json)"]
     if not request.wanted:
         return lines

@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
     from ..execute import execute
     from ..files import write_json
     from ..leaderboard import render_terminal
-    from ..leaderboard.literature import literature_text
+    from ..leaderboard.appendix import appendix_text
     from ..leaderboard.render import to_record
     from ..report import boards_of_plan
     from .display import Quiet, Terminal
@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
     else:
         for board in boards:
             print(render_terminal(board))
-        print(literature_text(content), end="")
+        print(appendix_text(content), end="")
         print("\n".join([*_closing(plan, outcome), *where]))
     return 1 if outcome.failed else 0
 

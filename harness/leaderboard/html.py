@@ -206,8 +206,8 @@ class _Page(Tables):
         rows = [_pair(pair, item) for pair in claims.comparisons]
         power = f"{100 * claims.settings.power:g} % power"
         note = (
-            f"{claims.test}; intervals are not corrected, p adjusted is, in families of {claims.family_size}; "
-            f"detectable: smallest difference found with {power} at the seeds at hand"
+            f"{claims.test}; intervals are not corrected, p adjusted is, in families of "
+            f"{claims.family_size}; detectable: smallest difference found with {power} at the seeds at hand"
         )
         return self.table(header, rows, frozenset({0, 1, 2, 7})) + f"<p class=note>{escaped(note)}.</p>"
 

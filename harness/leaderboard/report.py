@@ -13,11 +13,11 @@ from typing import Any
 
 from ..files import write_json, write_text
 from ..hashing import address
+from .appendix import appendix_latex
 from .bibliography import bibtex
 from .content import Content
 from .latex import render_latex
 from .latex_options import LatexOptions
-from .literature import literature_latex
 
 # Raised whenever the same content looks different than before.
 APPEARANCE = 1
@@ -48,7 +48,7 @@ def write_report(content: Content, folder: Path, options: LatexOptions | None = 
     sources = content.background.sources
     figures = draw_figures(boards, folder / "figures", content.across)
     write_text(paths[0], render_html(content, figures))
-    write_text(paths[1], render_latex(boards, sources, options) + literature_latex(content))
+    write_text(paths[1], render_latex(boards, sources, options) + appendix_latex(content))
     write_text(paths[2], bibtex(sources, [row.method for board in boards for row in board.rows]))
     names = [path.name for figure in figures for path in (figure.pdf, figure.png)]
     write_json(folder / _KEY, {"key": key, "figures": names})

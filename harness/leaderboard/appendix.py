@@ -1,4 +1,4 @@
-"""Quoted numbers beside boards in text: for the terminal, the Markdown page and LaTeX."""
+"""What stands beneath boards in terminal, Markdown and LaTeX: audits of selection, quoted numbers."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from itertools import chain
 from tabulate import tabulate
 
 from ..metrics import metric
+from .audit import AuditTable, audit_cells
 from .content import Content
 from .latex_grid import simple_table
 from .published import deviation_cells, quoted_cells
@@ -15,9 +16,12 @@ from .published import deviation_cells, quoted_cells
 _QUOTED = "quoted from the literature, not run here, not ranked"
 
 
-def literature_text(content: Content) -> str:
-    """Own results against quotations of the same methods, and what looks wrong in them, for a terminal."""
+def appendix_text(content: Content) -> str:
+    """Audits, own results against quotations, and what looks wrong in these, for a terminal."""
     lines: list[str] = []
+    for audit in _audits(content):
+        header, rows = audit_cells(audit)
+        lines += [_audit_title(audit), "", tabulate(rows, header, disable_numparse=True), ""]
     for item in content.shown:
         if item.quotations is None:
             continue
@@ -34,9 +38,14 @@ def literature_text(content: Content) -> str:
     return "\n".join(lines).rstrip() + "\n" if lines else ""
 
 
-def literature_markdown(content: Content) -> str:
-    """Sections of quoted numbers for the Markdown page; empty if there are none."""
+def appendix_markdown(content: Content) -> str:
+    """Sections for the Markdown page; empty if there are none."""
     parts: list[str] = []
+    for audit in _audits(content):
+        header, rows = audit_cells(audit)
+        cells = [[_plain(cell) for cell in row] for row in rows]
+        table = tabulate(cells, [*map(_plain, header)], tablefmt="pipe", disable_numparse=True)
+        parts += ["## Audit of selection", "", f"{_plain(_audit_title(audit))}.", "", table, ""]
     for item in content.shown:
         found = item.quotations
         if found is None or not found.cells:
@@ -69,12 +78,30 @@ def _plain(text: str) -> str:
     return text.replace("<", "&lt;").replace("\n", " ")
 
 
-def literature_latex(content: Content) -> str:
-    """Quoted numbers and deviations of the primary metrics as LaTeX tables."""
+def appendix_latex(content: Content) -> str:
+    """Audits, and quoted numbers and deviations of the primary metrics, as LaTeX tables."""
     return "\n".join(chain.from_iterable(_latex(content)))
 
 
+def _audits(content: Content) -> tuple[AuditTable, ...]:
+    """Each audit once, though several boards may share it."""
+    found = {(a.comparison_hash, a.data_set): a for item in content.shown if (a := item.audit) is not None}
+    return tuple(found.values())
+
+
+def _audit_title(audit: AuditTable) -> str:
+    unit = "points" if metric(audit.metric).percent else "units"
+    return (
+        f"Audit of selection on {audit.data_set}: {unit} of {metric(audit.metric).title} that choosing the "
+        "epoch on the test set would have added (mean ± deviation over seeds; a lower bound)"
+    )
+
+
 def _latex(content: Content) -> Iterator[list[str]]:
+    for index, audit in enumerate(_audits(content), start=1):
+        header, rows = audit_cells(audit)
+        label = f"tab:imer-audit-{index}"
+        yield [simple_table(header[0], header[1:], rows, f"{_audit_title(audit)}.", label, [])]
     for index, item in enumerate(content.shown, start=1):
         found = item.quotations
         if found is None:
