@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
 
+from .errors import UnknownName, UserError
 from .leaderboard import (
     Board,
     ClaimSettings,
@@ -53,6 +55,51 @@ def boards_of_store(store: Store) -> tuple[Board, ...]:
         settings = LeaderboardEntry.model_validate(run.record["protocol"]["leaderboard"])
     chosen = [(run, run.record["identity"]["label"]) for run in newest]
     return _boards(chosen, [_stored_summary(run) for run in newest], settings)
+
+
+def boards_of_two(first: Store, second: Store, a: str = "", b: str = "") -> tuple[Board, ...]:
+    """Boards of two rows each, for ``compare``.
+
+    Args:
+        first: Store of the first rows.
+        second: Store of the second rows; may be the same.
+        a: Label in ``first``; if empty, every label that both have is compared with its namesake.
+        b: Label in ``second``; that of ``a`` if empty.
+
+    Raises:
+        UnknownName: A store has no such label.
+        UserError: The stores share no label, or their results are of different comparisons.
+    """
+    here, there = _newest_variants(first.runs()), _newest_variants(second.runs())
+    labels = {_label(run): None for run in here}, {_label(run): None for run in there}
+    pairs = [(a, b or a)] if a else [(label, label) for label in labels[0] if label in labels[1]]
+    if not pairs:
+        raise UserError(f"{first.folder} and {second.folder} have no label in common")
+    for label, known in zip(pairs[0], labels, strict=True):
+        if label not in known:
+            raise UnknownName("label", label, known)
+    found: list[Board] = []
+    for one, two in pairs:
+        mine = [run for run in here if _label(run) == one]
+        theirs = [run for run in there if _label(run) == two]
+        # Hashes and marks of the two sides must agree, or they would be two boards of one row.
+        names = (one, two) if one != two else (f"{one} (first)", f"{two} (second)")
+        chosen = [(run, names[0]) for run in mine] + [(run, names[1]) for run in theirs]
+        summaries = [replace(_stored_summary(run), label=label) for run, label in chosen]
+        settings = LeaderboardEntry.model_validate(chosen[-1][0].record["protocol"]["leaderboard"])
+        boards = _boards(chosen, summaries, settings)
+        shared = [board for board in boards if len([x for x in board.rows if x.kind != "no information"]) > 1]
+        if not shared:
+            raise UserError(
+                f"{names[0]} and {names[1]} were not compared under the same conditions: their comparison "
+                "hashes (data, masks, regime, selection, metrics) differ"
+            )
+        found += shared
+    return tuple(found)
+
+
+def _label(run: StoredRun) -> str:
+    return run.record["identity"]["label"]
 
 
 def _boards(

@@ -13,6 +13,8 @@ COMMANDS = {
     "plan": (".plan", "show what a protocol would run, without training"),
     "tune": (".tune", "search for hyper-parameters on validation data, with an equal budget"),
     "leaderboard": (".leaderboard", "make the tables of a protocol or results folder again"),
+    "compare": (".compare", "test two methods, or two results folders, against each other"),
+    "audit": (".audit", "measure the error rates of the tests behind the tables"),
     "data": ("..corpus.commands", "import, list, show and verify data sets"),
     "methods": (".methods", "list the methods, or show the record of one"),
     "datasets": (".datasets", "list the known data sets and where they are"),

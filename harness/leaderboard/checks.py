@@ -8,6 +8,7 @@ from itertools import combinations
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from pandas.util import hash_array
 from scipy import stats
 
 from ..metrics import metric
@@ -148,7 +149,7 @@ def mask_warnings(frame: pd.DataFrame) -> tuple[str, ...]:
 
 def _hashed(values: pd.Series) -> npt.NDArray[np.uint64]:
     codes = pd.Categorical(values)
-    hashes = pd.util.hash_array(np.asarray(codes.categories.astype(str), dtype=object))
+    hashes = hash_array(np.asarray(codes.categories.astype(str), dtype=object))  # type: ignore[operator]
     return np.append(hashes, np.uint64(0))[codes.codes]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import combinations
+from statistics import median
 
 from ..metrics import Metric, metric
 from .claims import Claims, Comparison
@@ -68,12 +69,10 @@ def statements(board: Board) -> list[str]:
     best = claims.best_of(board.ranked_by)
     if best is not None and len(best.p) > 1:
         others = [label for label in best.members if label != best.best]
-        rest = (
-            f"; not worse than it at this level: {', '.join(others)}" if others else "; all others are worse"
-        )
+        rest = f"not worse than it at this level: {', '.join(others)}" if others else "all others are worse"
         sure = f"{100 * (1 - claims.settings.alpha):g} %"
         found.append(
-            f"Best in {board.ranked_by}: {best.best}{rest} (with {sure} confidence the set has the best)."
+            f"Best in {board.ranked_by}: {best.best}; {rest} (with {sure} confidence the set has the best)."
         )
     if undecided:
         found.append(f"The data cannot tell apart, in any column: {'; '.join(undecided)}.")
@@ -129,17 +128,13 @@ def _by_rate(hits: Sequence[Comparison], rated: Sequence[Comparison]) -> str | N
 
 
 def _single(x: Comparison, claims: Claims, item: Metric) -> str:
-    low, high = sorted(
-        abs(end) if x.significant and _same_sign(x) else end for end in x.interval or (0.0, 0.0)
-    )
+    ends = x.interval or (0.0, 0.0)
+    # Said from the winner's side: the sign goes, unless the uncorrected interval holds 0.
+    low, high = sorted(map(abs, ends) if ends[0] * ends[1] > 0 else ends)
     scale = 100 if item.percent else 1
     digits = 1 if item.percent else 3
     reach = f" [{scale * low:.{digits}f}, {scale * high:.{digits}f}]" if x.interval else ""
     return f"in {x.column} by {amount(x.difference, item)}{reach}, {_adjusted(x.p_adjusted or 0.0, claims)}"
-
-
-def _same_sign(x: Comparison) -> bool:
-    return x.interval is not None and x.interval[0] * x.interval[1] > 0
 
 
 def _range(items: Sequence[Comparison], claims: Claims, item: Metric) -> str:
@@ -151,7 +146,8 @@ def _range(items: Sequence[Comparison], claims: Claims, item: Metric) -> str:
     largest = max(x.p_adjusted or 0.0 for x in items)
     unit = " points" if item.percent else ""
     text = p_text(largest).replace("p =", "p ≤")
-    return f"{min(sizes):.{digits}f} to {max(sizes):.{digits}f}{unit}, {_CORRECTIONS[claims.settings.correction]}-adjusted {text}"
+    name = _CORRECTIONS[claims.settings.correction]
+    return f"{min(sizes):.{digits}f} to {max(sizes):.{digits}f}{unit}, {name}-adjusted {text}"
 
 
 def _adjusted(p: float, claims: Claims) -> str:
@@ -171,32 +167,30 @@ def limits_of(board: Board) -> list[str]:
         found += _of_seeds(seeds[0], claims)
     ranked = [x for x in claims.comparisons if x.column == board.ranked_by and x.detectable is not None]
     if ranked:
-        single = sorted(x.detectable or 0.0 for x in ranked)
-        strict = sorted(x.detectable_adjusted or 0.0 for x in ranked)
+        single = amount(median(x.detectable or 0.0 for x in ranked), item)
+        strict = amount(median(x.detectable_adjusted or 0.0 for x in ranked), item)
         found.append(
-            f"In {board.ranked_by} a true difference of {amount(single[len(single) // 2], item)} (median over "
-            f"pairs) would be found with {100 * claims.settings.power:g} % power by a single test, of "
-            f"{amount(strict[len(strict) // 2], item)} at the strictest corrected level."
+            f"In {board.ranked_by} a true difference of {single} (median over pairs) would be found with "
+            f"{100 * claims.settings.power:g} % power by a single test, of {strict} at the strictest "
+            "corrected level."
         )
         target = amount(claims.settings.relevant_difference, item)
-        needed = [x.seeds_needed for x in ranked]
-        known = [count for count in needed if count is not None]
-        words = (
-            [
-                f"{min(known)} to {max(known)} seeds of each method"
-                if len(set(known)) > 1
-                else f"{known[0]} seeds of each method"
-            ]
-            if known
-            else []
-        )
-        if len(known) < len(needed):
-            words.append(
-                f"for {len(needed) - len(known)} of {len(needed)} pairs no number of seeds would do: "
-                "more test dialogues are needed"
-            )
-        found.append(f"To find a difference of {target} there by a single test: {'; '.join(words)}.")
+        found.append(f"To find a difference of {target} there by a single test: {_needed(ranked)}.")
     return found
+
+
+def _needed(items: Sequence[Comparison]) -> str:
+    known = sorted(x.seeds_needed for x in items if x.seeds_needed is not None)
+    words: list[str] = []
+    if known:
+        counts = f"{known[0]}" if known[0] == known[-1] else f"{known[0]} to {known[-1]}"
+        words.append(f"{counts} seeds of each method")
+    if len(known) < len(items):
+        words.append(
+            f"for {len(items) - len(known)} of {len(items)} pairs 100 seeds would not do: more test "
+            "dialogues are needed"
+        )
+    return "; ".join(words)
 
 
 def _of_seeds(seeds: int, claims: Claims) -> list[str]:
