@@ -33,7 +33,8 @@ def plan_of(path: Path, source: DataSource, *settings: str, methods: tuple[str, 
 def test_it_expands_to_runs_of_every_method(path):
     plan = plan_of(path, DataSource(synthetic=True, scale=0.05))
     ran = {run.variant.label for run in plan.runs if not run.skip}
-    assert {entry.name for entry in plan.protocol.methods} >= ran >= {"constant", "late_fusion", "early_fusion"}
+    rows = {entry.label or entry.name for entry in plan.protocol.methods}
+    assert rows >= ran >= {"constant", "late_fusion", "early_fusion"}
     assert all(run.skip for run in plan.runs if run.variant.label not in ran)
     hashes = {run.comparison_hash for run in plan.runs}
     assert len(hashes) == 1
@@ -59,7 +60,9 @@ def test_it_runs_and_is_marked_synthetic(tmp_path, path):
 def test_it_runs_on_real_cmu_mosi(tmp_path, protocol):
     import_data("auto", [MOSI], "cmu_mosi", tmp_path)
     path = ROOT / "protocols" / f"{protocol}.toml"
-    plan = plan_of(path, DataSource(tmp_path), *QUICK, "compute.epochs=8", methods=("late_fusion", "constant"))
+    plan = plan_of(
+        path, DataSource(tmp_path), *QUICK, "compute.epochs=8", methods=("late_fusion", "constant")
+    )
     store = Store(tmp_path / "results")
     assert execute(plan, store, Quiet()).failed == []
     (board,) = boards_of_plan(plan, store)

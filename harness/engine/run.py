@@ -172,14 +172,12 @@ def training_job(run: PlannedRun, shop: Workshop, validation: Sequence[Condition
         shop: What the runs of this process share.
         validation: Its validation conditions, where they are drawn already.
     """
-    protocol, info = shop.protocol, run.variant.info
+    protocol = shop.protocol
     device = torch.device(shop.execution.device)
     train, valid = (shop.splits.split(run, device, part) for part in ("train", "valid"))
     name = run.data.info.name
     if validation is None:
         validation = conditions(valid, run.validation, name, protocol.validation.mask_seeds)
-    size = run.parameters.batch_size
-    batch_dependent = run.variant.profile in info.batch_dependent
     limit = protocol.compute.max_minutes
     return Job(
         spec=run.spec,
@@ -193,12 +191,19 @@ def training_job(run: PlannedRun, shop: Workshop, validation: Sequence[Condition
         primary=protocol.metrics.primary,
         higher_is_better=metric_registry.metric(protocol.metrics.primary).higher_is_better,
         metrics=reported_metrics(protocol, run),
-        batch_size=size,
-        evaluation_batch=size if batch_dependent else max(size, _EVALUATION_BATCH[run.spec.level]),
+        batch_size=run.parameters.batch_size,
+        evaluation_batch=evaluation_batch(run),
         targets="targets" in run.parameters.privileged(),
         precision=shop.execution.precision,
         max_seconds=None if limit is None else 60 * limit,
     )
+
+
+def evaluation_batch(run: PlannedRun) -> int:
+    """Dialogues or utterances per evaluation batch; the training batch where predictions depend on it."""
+    size = run.parameters.batch_size
+    batch_dependent = run.variant.profile in run.variant.info.batch_dependent
+    return size if batch_dependent else max(size, _EVALUATION_BATCH[run.spec.level])
 
 
 def build_method(run: PlannedRun, services: RunServices) -> Method:

@@ -30,15 +30,19 @@ class EarlyFusion(Method[EarlyFusionParameters]):
             nn.Linear(parameters.hidden, spec.outputs),
         )
 
-    def _outputs(self, batch: Batch) -> Tensor:
+    def _hidden(self, batch: Batch) -> Tensor:
+        """What the last layer reads, ``[..., H]``."""
         features = [batch.features[name] for name in self.spec.names]
-        return self.network(torch.cat([*features, batch.available.to(features[0].dtype)], dim=-1))
+        return self.network[:-1](torch.cat([*features, batch.available.to(features[0].dtype)], dim=-1))
 
     def losses(self, batch: Batch) -> Mapping[str, Tensor]:
         """Task loss."""
         assert batch.labels is not None
-        return {"total": task_loss(self._outputs(batch), batch.labels, batch.real, self.spec.task)}
+        outputs = self.network[-1](self._hidden(batch))
+        return {"total": task_loss(outputs, batch.labels, batch.real, self.spec.task)}
 
     def predict(self, batch: Batch) -> Prediction:
         """Scores or class probabilities."""
-        return prediction_from_outputs(self._outputs(batch), self.spec.task == "regression")
+        hidden = self._hidden(batch)
+        prediction = prediction_from_outputs(self.network[-1](hidden), self.spec.task == "regression")
+        return Prediction(prediction.score, prediction.probabilities, hidden)

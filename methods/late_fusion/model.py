@@ -35,25 +35,45 @@ class LateFusion(Method[LateFusionParameters]):
             }
         )
 
-    def _outputs(self, batch: Batch) -> Tensor:
+    def _states(self, batch: Batch) -> list[Tensor]:
+        """What the last layer of each head reads, ``[..., H]``."""
+        return [self._head(name)[:-1](batch.features[name]) for name in self.spec.names]
+
+    def _head(self, name: str) -> nn.Sequential:
+        head = self.heads[name]
+        assert isinstance(head, nn.Sequential)
+        return head
+
+    def _outputs(self, states: list[Tensor]) -> Tensor:
         """Outputs of the heads, ``[..., M, K]``."""
-        return torch.stack([self.heads[name](batch.features[name]) for name in self.spec.names], dim=-2)
+        heads = zip(self.spec.names, states, strict=True)
+        return torch.stack([self._head(name)[-1](state) for name, state in heads], dim=-2)
+
+    def _weights(self, batch: Batch) -> Tensor:
+        """Share of each head in the mean, ``[..., M]``."""
+        weights = batch.available.float()
+        return weights / weights.sum(dim=-1, keepdim=True).clamp(min=1)
 
     def _fused(self, outputs: Tensor, batch: Batch) -> Tensor:
-        weights = batch.available.to(outputs.dtype)
-        weights = weights / weights.sum(dim=-1, keepdim=True).clamp(min=1)
-        return (outputs * weights[..., None]).sum(dim=-2)
+        return (outputs * self._weights(batch)[..., None]).sum(dim=-2)
 
     def losses(self, batch: Batch) -> Mapping[str, Tensor]:
         """Task loss of the mean, plus the mean task loss of the available heads."""
         assert batch.labels is not None
-        outputs = self._outputs(batch)
+        outputs = self._outputs(self._states(batch))
         fused = task_loss(self._fused(outputs, batch), batch.labels, batch.real, self.spec.task)
         labels = batch.labels[..., None].expand(batch.available.shape)
         heads = task_loss(outputs, labels, batch.available, self.spec.task)
         return {"total": fused + heads, "fused": fused, "heads": heads}
 
     def predict(self, batch: Batch) -> Prediction:
-        """The mean over the available heads."""
-        fused = self._fused(self._outputs(batch), batch)
-        return prediction_from_outputs(fused, self.spec.task == "regression")
+        """The mean over the available heads; ``hidden`` are their weighted states side by side.
+
+        Their last layers, applied to ``hidden``, give the mean again (but for the bias).
+        """
+        states = self._states(batch)
+        prediction = prediction_from_outputs(
+            self._fused(self._outputs(states), batch), self.spec.task == "regression"
+        )
+        hidden = (torch.stack(states, dim=-2) * self._weights(batch)[..., None]).flatten(-2)
+        return Prediction(prediction.score, prediction.probabilities, hidden)
