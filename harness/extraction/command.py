@@ -109,6 +109,7 @@ def _run(args: argparse.Namespace, settings: Mapping[str, Settings]) -> int:
     from .progress import Quiet, Terminal
     from .sources import SourceOptions, read_sources
 
+    _quiet_libraries()
     root = import_root(args.data_root)
     folder = root / args.name
     info = {item.name: item for item in data_sets()}.get(args.name)
@@ -132,6 +133,14 @@ def _run(args: argparse.Namespace, settings: Mapping[str, Settings]) -> int:
     else:
         print(_text(folder, changed, reports))
     return 0
+
+
+def _quiet_libraries() -> None:
+    """Keeps the bars and warnings of transformers out of the progress display."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
 
 
 def _device(name: str) -> str:

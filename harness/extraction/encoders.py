@@ -24,6 +24,8 @@ from .settings import AudioSettings, Settings, TextSettings, VisionSettings
 
 NUMERICS = 1  # raised when the same input would get other values
 _LONGEST_TEXT = 512
+# Waveform encoders whose masks keep padding out, checked against single utterances.
+_MASKED = ("wav2vec2", "hubert", "wavlm")
 
 
 @dataclass(frozen=True)
@@ -289,6 +291,11 @@ class TextEncoder(_Frozen):
         tokens = self._tokens(utterance)
         if not any(group != ABSENT for group in tokens.groups):
             raise Unreadable("the transcript has no tokens")
+        if max(tokens.ids) >= self.network.part.vocab_size:
+            raise ExtractionError(
+                f"encoder {self.network.checkpoint.name!r}: its tokenizer gives the token {max(tokens.ids)}, "
+                f"its network knows {self.network.part.vocab_size}; they do not belong together"
+            )
         return Input(address([tokens.ids, tokens.groups]), len(tokens.ids), tokens)
 
     def _tokens(self, utterance: Utterance) -> _Tokens:
@@ -440,10 +447,12 @@ class AudioEncoder(_Frozen):
     def _batches(self, values: Sequence[np.ndarray]) -> Iterator[list[int]]:
         """Rows that may share a batch.
 
-        Encoders that normalise over time (wav2vec 2.0 base, HuBERT base) would see the padding: they
-        are trained and used without an attention mask. For them only equal lengths go together.
+        Encoders that normalise over time (wav2vec 2.0 base, HuBERT base) would see the padding, and
+        the stacked position layers of data2vec carry it into the last frames in spite of the mask. For
+        them only equal lengths go together, so that no feature depends on its neighbours in a batch.
         """
-        if self.spectrogram or self.extractor.return_attention_mask:
+        masked = self.extractor.return_attention_mask and self.network.part.model_type in _MASKED
+        if self.spectrogram or masked:
             yield list(range(len(values)))
             return
         by_length: dict[int, list[int]] = {}

@@ -184,18 +184,20 @@ def read_mmsa(path: Path, options: SourceOptions) -> Sources:
     Where the release divides clips and not videos (CH-SIMS), every clip counts as a dialogue of its
     own, as in the import of the MMSA feature files.
     """
-    tables = sorted(path.glob("label*.csv"))
+    file = path / "label.csv"
+    if not file.is_file():
+        raise ExtractionError(f"{path} has no label.csv")
     frame = pd.read_csv(
-        tables[0], dtype={"video_id": str, "clip_id": str}, keep_default_na=False, encoding="utf-8-sig"
+        file, dtype={"video_id": str, "clip_id": str}, keep_default_na=False, encoding="utf-8-sig"
     )
-    _need_columns(tables[0], frame, ("video_id", "clip_id", "text", "label"))
+    _need_columns(file, frame, ("video_id", "clip_id", "text", "label"))
     rows: list[dict[str, object]] = []
     video = {}
     columns = {ours: name for name, ours in _SCORES.items() if name in frame.columns}
     for row in frame.to_dict("records"):
         name = f"{row['video_id']}_{row['clip_id']}"
         if not str(row["clip_id"]).isdigit():
-            raise ExtractionError(f"{tables[0]}: the clip_id of {name!r} is not a number")
+            raise ExtractionError(f"{file}: the clip_id of {name!r} is not a number")
         rows.append(
             {
                 "id": name,

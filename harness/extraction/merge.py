@@ -53,19 +53,21 @@ def with_features(
     """Contents with extracted feature sets beside those that are there.
 
     Raises:
-        ExtractionError: A feature set exists, differs, and is not to be replaced.
+        ExtractionError: A feature set exists, differs by more than rounding, and is not to be replaced.
     """
     kept = list(contents.features)
     for item in features:
         key = (item.modality, item.name)
         old = next((found for found in kept if (found.modality, found.name) == key), None)
         if old is not None:
-            if not replace_existing and not _equal(old, item):
+            if _agree(old, item) and not replace_existing:
+                continue
+            if not replace_existing:
                 raise ExtractionError(
                     f"{contents.name} has another feature set {key[0]}/{key[1]} already; --replace replaces "
                     f"it, --set {key[0]}.name=NAME keeps both"
                 )
-            kept[kept.index(old)] = item
+            kept = [item if found is old else found for found in kept]
         else:
             kept.append(item)
     known = dict(contents.report.get("extraction", {}))
@@ -79,12 +81,11 @@ def with_features(
     )
 
 
-def _equal(first: FeatureSet, second: FeatureSet) -> bool:
-    def same(a: np.ndarray | None, b: np.ndarray | None) -> bool:
-        return np.array_equal(a, b) if a is not None and b is not None else a is b
-
-    return (
-        same(first.values, second.values)
-        and same(first.lengths, second.lengths)
-        and same(first.observed, second.observed)
-    )
+def _agree(first: FeatureSet, second: FeatureSet) -> bool:
+    """Whether two feature sets are the same up to rounding, which depends on who shared a batch."""
+    if first.values.shape != second.values.shape or not np.array_equal(first.observed, second.observed):
+        return False
+    if first.lengths is not None and second.lengths is not None:
+        if not np.array_equal(first.lengths, second.lengths):
+            return False
+    return bool(np.allclose(first.values, second.values, rtol=1e-4, atol=1e-5))

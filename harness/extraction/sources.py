@@ -114,7 +114,7 @@ def detect_layout(path: Path) -> str:
         return "meld"
     if any(path.glob("Session*/dialog/EmoEvaluation/*.txt")):
         return "iemocap"
-    if any(path.glob("label*.csv")) and (path / "Raw").is_dir():
+    if (path / "label.csv").is_file() and (path / "Raw").is_dir():
         return "mmsa"
     if any(path.rglob("Transcript/Segmented")):
         return "cmu"
