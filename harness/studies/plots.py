@@ -42,7 +42,10 @@ def write_plots(study: optuna.Study, plan: StudyPlan, summary: Mapping[str, Any]
         return float(np.mean(trial.values))
 
     name = f"validation {plan.protocol.metrics.primary}"
-    common = {"target": target, "target_name": name}
+    # With a target Optuna does not know which way is better, and colours the wrong way round.
+    common: dict[str, Any] = {"target_name": name}
+    if plan.objectives > 1:
+        common["target"] = target
     ranked = list(summary["importance"]) or list(plan.space.names)
     figures: dict[str, Callable[[], Any]] = {
         "history": lambda: draw.plot_optimization_history(study, **common),

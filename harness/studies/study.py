@@ -184,11 +184,16 @@ def _pruner(plan: StudyPlan) -> optuna.pruners.BasePruner:
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             if tune.pruner == "none" or plan.objectives > 1:
                 return optuna.pruners.NopPruner()
+            # First epochs say little, least of all about small learning rates.
+            warm_up = {"n_warmup_steps": plan.most_epochs // 3}
             if tune.pruner == "patient":
-                median = optuna.pruners.MedianPruner(n_startup_trials=options.pop("n_startup_trials", 5))
+                startup = options.pop("n_startup_trials", 5)
+                median = optuna.pruners.MedianPruner(n_startup_trials=startup, **warm_up)
                 return optuna.pruners.PatientPruner(median, **{"patience": 5, **options})
             if tune.pruner == "percentile":
                 options = {"percentile": 50.0, **options}
+            if tune.pruner in ("median", "percentile"):
+                options = {**warm_up, **options}
             return getattr(optuna.pruners, _PRUNERS[tune.pruner])(**options)
     except (TypeError, ValueError) as error:
         raise UserError(f"tune.pruner {tune.pruner!r} with {tune.pruner_options}: {error}") from None
