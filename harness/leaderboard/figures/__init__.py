@@ -70,6 +70,8 @@ def draw_figures(
             figure = item.draw()
             with written_whole(file.png) as temporary:
                 figure.savefig(temporary, format="png")
+            # Both files have the layout that was found for the first.
+            figure.set_layout_engine("none")
             with written_whole(file.pdf) as temporary:
                 # Without a date the same results give the same file.
                 figure.savefig(temporary, format="pdf", metadata={"CreationDate": None})
