@@ -352,8 +352,8 @@ def _findings(
             name = f"{kind.modality}/{kind.feature}"
             found.append(
                 f"{_word(name in by_split)}: whatever the split, {name} is read with accuracy "
-                f"{kind.high:.3f} in {len(kind.dialogues)} dialogues and {kind.low:.3f} in the others, as if its "
-                "extractor knew the labels of the former"
+                f"{kind.high:.3f} in {len(kind.dialogues)} dialogues and {kind.low:.3f} in the others, as if "
+                "its extractor knew the labels of the former"
             )
     owners = " and ".join(sorted(by_split or two))
     for item in contaminated:
