@@ -105,8 +105,11 @@ def _sentence(
     lost = [x.column for x in own if x.better == loser]
     open_ = [x.column for x in own if x.better is None and x.kind == "condition"]
     tail = f"; {loser} beats {winner} in {', '.join(lost)}" if lost else ""
-    if summary is not None and set(open_) == {x.column for x in rated} - {x.column for x in hits} and open_:
+    lower = {x.column for x in rated} - {x.column for x in hits}
+    if summary is not None and lower and lower <= set(open_):
+        rest = [name for name in open_ if name not in lower]
         tail += f"; at {'lower' if '≥' in summary else 'higher'} rates the data cannot tell"
+        tail += f", nor in {', '.join(rest)}" if rest else ""
     elif open_:
         tail += f"; the data cannot tell in {', '.join(open_)}"
     return f"{winner} beats {loser} {', '.join(parts)}{tail}."
