@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from itertools import chain
 
 from tabulate import tabulate
@@ -13,6 +13,8 @@ from .content import Content
 from .latex_grid import simple_table
 from .published import deviation_cells, quoted_cells
 
+# Rows of a LaTeX table that fit a page with their notes.
+_ROWS = 36
 _QUOTED = "quoted from the literature, not run here, not ranked"
 
 
@@ -120,15 +122,19 @@ def _latex(content: Content) -> Iterator[list[str]]:
 def _table(
     found: tuple[list[str], list[list[str]]], caption: str, label: str, sources: Callable[[list[str]], str]
 ) -> list[str]:
-    """A table whose long texts are numbered notes beneath it."""
+    """Tables that fit a page, with the long texts of each as numbered notes beneath it."""
     header, rows = found
-    if not rows:
-        return []
-    texts = list(dict.fromkeys(sources(row) for row in rows))
     width = 6 if sources is _first_causes else -1
-    cells: Sequence[list[str]] = [[*row[:width], str(texts.index(sources(row)) + 1)] for row in rows]
-    notes = [f"({number}) {text}" for number, text in enumerate(texts, start=1)]
-    return [simple_table(header[0], [*header[1:width], "source"], cells, caption, label, notes)]
+    tables: list[str] = []
+    parts = [rows[start : start + _ROWS] for start in range(0, len(rows), _ROWS)]
+    for number, own in enumerate(parts, start=1):
+        texts = list(dict.fromkeys(sources(row) for row in own))
+        cells = [[*row[:width], str(texts.index(sources(row)) + 1)] for row in own]
+        notes = [f"({index}) {text}" for index, text in enumerate(texts, start=1)]
+        part = f" (Part {number} of {len(parts)}.)" if len(parts) > 1 else ""
+        headings = [*header[1:width], "source"]
+        tables.append(simple_table(header[0], headings, cells, caption + part, f"{label}-{number}", notes))
+    return tables
 
 
 def _last(row: list[str]) -> str:

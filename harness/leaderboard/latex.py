@@ -31,6 +31,7 @@ def render_latex(
     boards: Iterable[Board],
     sources: Sources | None = None,
     options: LatexOptions | None = None,
+    appendix: str = "",
 ) -> str:
     """All boards as one LaTeX file.
 
@@ -38,6 +39,7 @@ def render_latex(
         boards: Boards with their claims.
         sources: Names and publications of methods.
         options: How tables look.
+        appendix: Further tables, as they are.
     """
     options = options or LatexOptions()
     tables = [
@@ -48,13 +50,13 @@ def render_latex(
         for text in _Table(board, sources or {}, options, name).floats()
     ]
     packages = ["booktabs", *(["siunitx"] if options.siunitx else [])]
-    packages += ["rotating"] if any("{sidewaystable" in text for text in tables) else []
+    packages += ["rotating"] if any("{sidewaystable" in text for text in (*tables, appendix)) else []
     head = [
         "% Tables of a leaderboard, made by IMER-Bench: \\input this file, and leave it as it is.",
         "% The preamble needs: " + " ".join(f"\\usepackage{{{name}}}" for name in packages),
         "% Citations are in references.bib: \\bibliography{references}",
     ]
-    return "\n".join([*head, "", *tables])
+    return "\n".join([*head, "", *tables, appendix])
 
 
 class _Table:

@@ -14,6 +14,8 @@ Layout = Literal["auto", "table", "table*", "sideways"]
 # Characters that fit side by side in footnotesize: one column, the page, the page turned.
 WIDTH: Mapping[Layout, int] = {"table": 50, "table*": 108, "sideways": 150}
 GAP = 2.0
+# Plain texts take less room than numbers with deviations and marks, which widths are measured for.
+_ROOM = 1.15
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ def simple_table(
     )
     total = sum(grid.widest) + GAP * len(grid.widest)
     narrow: tuple[Layout, ...] = ("table", "table*")
-    fitting: list[Layout] = [item for item in narrow if total <= WIDTH[item]]
+    fitting: list[Layout] = [item for item in narrow if total <= _ROOM * WIDTH[item]]
     layout: Layout = fitting[0] if fitting else "sideways"
     return float_of(layout, grid, escape(caption), label, [escape(note) for note in notes])
 

@@ -20,7 +20,7 @@ from .latex import render_latex
 from .latex_options import LatexOptions
 
 # Raised whenever the same content looks different than before.
-APPEARANCE = 1
+APPEARANCE = 2
 _KEY = Path("figures") / "content.json"
 
 
@@ -48,7 +48,7 @@ def write_report(content: Content, folder: Path, options: LatexOptions | None = 
     sources = content.background.sources
     figures = draw_figures(boards, folder / "figures", content.across)
     write_text(paths[0], render_html(content, figures))
-    write_text(paths[1], render_latex(boards, sources, options) + appendix_latex(content))
+    write_text(paths[1], render_latex(boards, sources, options, appendix_latex(content)))
     write_text(paths[2], bibtex(sources, [row.method for board in boards for row in board.rows]))
     names = [path.name for figure in figures for path in (figure.pdf, figure.png)]
     write_json(folder / _KEY, {"key": key, "figures": names})
