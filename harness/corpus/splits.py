@@ -113,7 +113,8 @@ def with_split_column(corpus: Corpus, rule: SplitRule, folds: int = 5) -> Corpus
     else:
         count = folds if rule.folds is None else max(rule.folds) + 1
         values = [i % max(count, 3) for i in range(len(order))]
-    column = dialogues.map(dict(zip(order, values, strict=True)))
+    part_of = dict(zip(order, values, strict=True))
+    column = [part_of[dialogue] for dialogue in dialogues]
     return replace(corpus, utterances=corpus.utterances.assign(**{rule.column: column}))
 
 
