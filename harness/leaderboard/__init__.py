@@ -25,6 +25,10 @@ Each module has one question to answer:
 - ``calibration``: do the tests keep what they promise?
 - ``build``, ``records``: which results share a table, and what stands in its cells?
 - ``render``: how does a table look in a terminal, Markdown, CSV and JSON?
+- ``marks``, ``latex``, ``bibliography``, ``figures``: how do they look in a paper?
+- ``published``, ``published_checks``: what does the literature say, and can it be right?
+- ``audit``: what would selecting on the test set have added?
+- ``content``, ``html``, ``appendix``, ``report``: what stands in a report, and when is it made again?
 
 """
 
