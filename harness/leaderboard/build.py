@@ -26,6 +26,7 @@ from .intervals import (
     FEW_DIALOGUES,
     FloatArray,
     IntervalSettings,
+    mean_replicates,
     percentile_interval,
     resampled_counts,
     sums_by_dialogue,
@@ -166,15 +167,14 @@ class _Comparison:
     def _scored(self, draw: Draw) -> _Scored:
         primary = self.metrics[self.info.primary]
         values = {name: item.compute(draw.outcome) for name, item in self.metrics.items()}
-        own, by_dialogue = None, None
+        sums, by_dialogue = None, None
         terms = primary.sums(draw.outcome)
         if terms is not None:
             sums = sums_by_dialogue(terms, draw.dialogue, self.dialogues)
-            own = None if self.counts is None else primary.value(self.counts @ sums)
             by_dialogue = dialogue_values(primary, sums, draw.dialogue) if self.dialogues > 1 else None
         if self.no_information is None and self.folds == "pool" and self.dialogues > 1:
             self.no_information = self._best_constant(draw)
-        return _Scored(draw.seed, draw.mask_seed, draw.folds, values, own, by_dialogue)
+        return _Scored(draw.seed, draw.mask_seed, draw.folds, values, sums, by_dialogue)
 
     def _best_constant(self, draw: Draw) -> FloatArray | None:
         """Values ``[D]`` of the best constant on the test set, if this draw has all of it."""
@@ -325,9 +325,9 @@ class _Comparison:
             for item in scored:
                 by_seed.setdefault(item.seed, []).append(item.values[name])
             cells[name][column.name] = _cell(by_seed, len(done), wanted)
-        own = [item.replicates for item in scored if item.replicates is not None]
-        if own and len(own) == len(scored):
-            resampled[column.name] = np.mean(own, axis=0)
+        own = [item.sums for item in scored if item.sums is not None]
+        if self.counts is not None and own and len(own) == len(scored):
+            resampled[column.name] = mean_replicates(self.metrics[self.info.primary], own, self.counts)
             self._add_interval(column.name, cells, resampled)
 
     def _fill_mean(
@@ -409,13 +409,13 @@ class _Comparison:
 
 @dataclass(frozen=True)
 class _Scored:
-    """Metrics of one draw, and the primary one on every resample and by dialogue."""
+    """Metrics of one draw, and of the primary one the sums and jackknife values of each dialogue."""
 
     seed: int
     mask_seed: int | None
     folds: tuple[int | None, ...]
     values: Mapping[str, float | None]
-    replicates: FloatArray | None
+    sums: FloatArray | None
     by_dialogue: FloatArray | None
 
 

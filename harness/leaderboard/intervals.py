@@ -13,6 +13,7 @@ the factor sqrt((D - 1) / D), and by the normal instead of the t quantile.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -77,6 +78,19 @@ def replicates(
     if terms is None:
         return None
     return metric.value(counts @ sums_by_dialogue(terms, dialogue, counts.shape[1]))
+
+
+def mean_replicates(metric: Metric, sums: Sequence[FloatArray], counts: FloatArray) -> FloatArray:
+    """Mean over B draws of the metric on every resample, ``[R]``.
+
+    Args:
+        metric: Any metric.
+        sums: Sums of each dialogue ``[D, K]`` of every draw.
+        counts: ``[R, D]`` from ``resampled_counts``.
+    """
+    # One product for all draws: single ones would read the counts from memory for a few columns each.
+    joined = counts @ np.concatenate(sums, axis=1)
+    return metric.value(joined.reshape(len(counts), len(sums), -1)).mean(axis=1)
 
 
 def percentile_interval(values: FloatArray, confidence: float) -> Interval | None:
