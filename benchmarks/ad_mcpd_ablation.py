@@ -9,11 +9,12 @@ The primary metric of every seed (test masks averaged) is compared with the full
 seed. With S seeds, d_s these differences and V the variance of their mean when test dialogues are
 resampled (the same dialogues for both rows and all seeds)::
 
-    se^2 = var(d_s) / S + V,    interval = mean(d_s) -/+ t(0.975, S - 1) * se
+    se^2 = var(d_s) / S + V,    interval = mean(d_s) -/+ t(0.975, df) * se
 
-Seeds and dialogues are crossed; what they do together is in both terms, so that intervals are rather too
-wide than too narrow. p-values are Holm-adjusted over all rows and columns. Means are taken within a family
-of conditions, never across.
+with Satterthwaite's degrees of freedom from S - 1 and D - 1 (D dialogues). Seeds and dialogues are
+crossed; what they do together is in both terms, so that intervals are rather too wide than too narrow.
+p-values are Holm-adjusted over all variants of the method and all columns; rows of other methods are
+shown beside them. Means are taken within a family of conditions, never across.
 
 ``--batch-anchors`` adds a diagnostic: the full method's trained models with anchors and graph taken from
 whatever batch is evaluated, as the released code does it, for several batch sizes. It is never ranked.
@@ -22,6 +23,7 @@ whatever batch is evaluated, as the released code does it, for several batch siz
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,7 +36,9 @@ from scipy import stats
 from imer_bench.harness.api import plan_protocol
 from imer_bench.harness.leaderboard import IntervalSettings, TableInfo, concatenate, read_predictions
 from imer_bench.harness.leaderboard.intervals import replicates, resampled_counts
+from imer_bench.harness.leaderboard.multiplicity import holm
 from imer_bench.harness.leaderboard.scores import dialogues, draws
+from imer_bench.harness.leaderboard.table import numbers
 from imer_bench.harness.metrics import Metric, metric
 from imer_bench.harness.protocol.plan import Plan
 from imer_bench.harness.store import Store
@@ -47,43 +51,58 @@ class Row:
     """Scores of one row in one column.
 
     Attributes:
+        method: Registry name of its method.
         by_seed: ``[S]``.
         resampled: ``[R]`` mean over seeds on every resample of dialogues.
+        dialogues: Number of dialogues D.
     """
+
+    method: str
 
     by_seed: FloatArray
     resampled: FloatArray
+    dialogues: int
 
 
-def paired_difference(row: Row, full: Row) -> tuple[float, float, float]:
-    """Difference, its standard error and its two-sided p-value (module's formula)."""
+@dataclass(frozen=True)
+class Difference:
+    """Score of a row minus score of the full method.
+
+    Attributes:
+        value: The difference.
+        interval: At 95 %.
+        p: Two-sided p-value.
+    """
+
+    value: float
+    interval: tuple[float, float]
+    p: float
+
+
+def paired_difference(row: Row, full: Row) -> Difference:
+    """Difference of two rows by the module's formula; without any variance only 0 can't be told."""
     by_seed = row.by_seed - full.by_seed
-    seeds = len(by_seed)
-    variance = by_seed.var(ddof=1) / seeds + (row.resampled - full.resampled).var(ddof=1)
-    value, error = float(by_seed.mean()), float(np.sqrt(variance))
-    p = float(2 * stats.t.sf(abs(value) / error, seeds - 1)) if error > 0 else float(value == 0)
-    return value, error, p
-
-
-def holm(p: FloatArray) -> FloatArray:
-    """Holm-adjusted p-values."""
-    order = np.argsort(p)
-    stepped = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
-    adjusted = np.empty_like(p)
-    adjusted[order] = np.minimum(stepped, 1.0)
-    return adjusted
+    parts = np.array([by_seed.var(ddof=1) / len(by_seed), (row.resampled - full.resampled).var(ddof=1)])
+    value, variance = float(by_seed.mean()), float(parts.sum())
+    if variance == 0:
+        return Difference(value, (value, value), float(value == 0))
+    df = variance**2 / float((parts**2 / [len(by_seed) - 1, row.dialogues - 1]).sum())
+    error = variance**0.5
+    reach = float(stats.t.ppf(0.975, df)) * error
+    return Difference(value, (value - reach, value + reach), float(2 * stats.t.sf(abs(value) / error, df)))
 
 
 def score_rows(plan: Plan, store: Store, measure: Metric) -> dict[str, dict[str, Row]]:
     """Scores per column (``complete`` and family means) and row label, over all seeds that every row has."""
     found = {stored.address: stored for stored in store.runs()}
-    frames, families = [], {}
+    frames, families, methods = [], {}, {}
     for run in plan.runs:
         stored = found.get(run.address)
         if stored is None or stored.status != "finished":
             continue
         frames.append(read_predictions(stored.predictions).frame)
         families.update({test.name: test.family for test in run.test})
+        methods[run.variant.label] = run.variant.info.name
     if not frames:
         raise SystemExit(f"no finished run under {store.folder}; run the protocol first")
     frame = concatenate(frames)
@@ -109,7 +128,10 @@ def score_rows(plan: Plan, store: Store, measure: Metric) -> dict[str, dict[str,
                 continue
             per_seed = [_mean_of(cells[family, label, seed]) for seed in common]
             columns.setdefault(family, {})[label] = Row(
-                np.array([value for value, _ in per_seed]), np.mean([part for _, part in per_seed], axis=0)
+                methods[label],
+                np.array([value for value, _ in per_seed]),
+                np.mean([part for _, part in per_seed], axis=0),
+                counts.shape[1],
             )
     return columns
 
@@ -129,18 +151,18 @@ def compare(columns: dict[str, dict[str, Row]], full: str) -> pd.DataFrame:
         for label, row in labels.items():
             entry: dict[str, object] = {"row": label, "column": column, "score": 100 * row.by_seed.mean()}
             if label != full:
-                value, error, p = paired_difference(row, reference)
-                reach = stats.t.ppf(0.975, len(row.by_seed) - 1) * error
+                found = paired_difference(row, reference)
                 entry |= {
-                    "difference": 100 * value,
-                    "low": 100 * (value - reach),
-                    "high": 100 * (value + reach),
-                    "p": p,
+                    "difference": 100 * found.value,
+                    "low": 100 * found.interval[0],
+                    "high": 100 * found.interval[1],
+                    "p": found.p,
                 }
+            entry["variant"] = row.method == reference.method and label != full
             rows.append(entry)
     table = pd.DataFrame(rows)
-    tested = table["p"].notna()
-    table.loc[tested, "p_holm"] = holm(table.loc[tested, "p"].to_numpy(float))
+    tested = table.pop("variant").to_numpy(bool)
+    table.loc[tested, "p_holm"] = holm(numbers(table, "p")[tested])
     return table
 
 
@@ -221,7 +243,8 @@ def main() -> None:
         line = f"  {row['row']:20s} {row['score']:6.2f}"
         if row["row"] != args.full:
             line += f"  {row['difference']:+6.2f} [{row['low']:+6.2f}, {row['high']:+6.2f}]"
-            line += f"  p {row['p']:.3f}, Holm {row['p_holm']:.3f}"
+            line += f"  p {row['p']:.3f}"
+            line += "" if math.isnan(row["p_holm"]) else f", Holm {row['p_holm']:.3f}"
         print(line)
 
 
