@@ -9,7 +9,6 @@ symbolic links, the path below does the same at run time.
 
 from pathlib import Path
 
-
 _here = Path(__file__).resolve().parent
 if not (_here / "harness").is_dir():
     __path__.append(str(_here.parent))

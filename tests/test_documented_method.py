@@ -4,12 +4,12 @@ import re
 import sys
 from pathlib import Path
 
-from tiny import tiny_plan
-
 from imer_bench.harness.cli.display import Quiet
 from imer_bench.harness.execute import execute
 from imer_bench.harness.registry import method_info
 from imer_bench.harness.store import Store
+
+from tiny import tiny_plan
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "add-a-method.md"
 

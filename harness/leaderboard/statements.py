@@ -74,7 +74,9 @@ def statements(board: Board) -> list[str]:
         found.append(
             f"Best in {board.ranked_by}: {best.best}; {rest} (with {sure} confidence the set has the best)."
         )
-    if undecided:
+    if len(undecided) == len(ranked) * (len(ranked) - 1) // 2 > 1:
+        found.append("The data cannot tell any two methods apart, in any column.")
+    elif undecided:
         found.append(f"The data cannot tell apart, in any column: {'; '.join(undecided)}.")
     if untested:
         found.append(f"No test is possible with a single seed: {'; '.join(untested)}.")

@@ -13,6 +13,7 @@ from imer_bench.harness.execute import execute
 from imer_bench.harness.metrics import Outcome, evaluate
 from imer_bench.harness.report import boards_of_plan, boards_of_store
 from imer_bench.harness.store import Store
+
 from tiny import tiny_plan
 
 WRONG = '[[methods]]\nname = "toys:GOES_WRONG"\nlabel = "wrong"\n[methods.parameters]\nhow = "{how}"\n'

@@ -13,7 +13,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
-from batches import PlainServices, make_batch, make_spec
 from imer_bench.harness.batch import Batch
 from imer_bench.harness.method import Stage, StagePlan
 from imer_bench.harness.spec import DataSpec
@@ -29,6 +28,8 @@ from imer_bench.methods.gcnet.losses import counted_by_release
 from imer_bench.methods.gcnet.model import GCNet
 from imer_bench.methods.gcnet.packing import Packing
 from imer_bench.methods.gcnet.weights import load_reference_weights
+
+from batches import PlainServices, make_batch, make_spec
 
 GOLDEN = Path(__file__).parents[1] / "parity" / "golden" / "gcnet"
 PLAN = StagePlan(Stage(), 0, 1)

@@ -5,10 +5,11 @@ from dataclasses import replace
 
 import pytest
 import torch
-from jobs import make_training
 
 from imer_bench.harness.engine.training import Diverged, Training, _alternating
 from imer_bench.harness.metrics import NonFinitePrediction
+
+from jobs import make_training
 
 
 class Killed(Exception):

@@ -62,7 +62,8 @@ def test_cells_equal_pandas_and_scikit_learn():
         weighted_f1, include_groups=False
     )
     by_seed = scores.groupby(level=["label", "test_condition", "seed"]).mean()
-    for (label, condition), values in by_seed.groupby(level=["label", "test_condition"]):
+    for key, values in by_seed.groupby(level=["label", "test_condition"]):
+        label, condition = tuple(key)  # pyright: ignore[reportGeneralTypeIssues, reportArgumentType]
         found = cell(board, label, condition)
         assert (found.mean, found.sd) == pytest.approx((values.mean(), values.std(ddof=1)))
         assert list(found.by_seed.values()) == pytest.approx(values.tolist())

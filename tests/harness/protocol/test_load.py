@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from imer_bench.harness.protocol.load import Overrides, ProtocolError, load_protocol
+
 from tiny import write_tiny
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from imer_bench.harness.errors import UserError
 from imer_bench.harness.protocol.plan import Execution, make_plan
+
 from tiny import tiny_plan
 
 TWO = '[[methods]]\nname = "constant"\n'
