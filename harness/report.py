@@ -15,6 +15,7 @@ from .leaderboard import (
     ClaimSettings,
     Condition,
     IntervalSettings,
+    PredictionTable,
     RunSummary,
     TableInfo,
     build_boards,
@@ -105,13 +106,7 @@ def _label(run: StoredRun) -> str:
 def _boards(
     chosen: Iterable[tuple[StoredRun, str]], summaries: list[RunSummary], settings: LeaderboardEntry
 ) -> tuple[Board, ...]:
-    frames: list[pd.DataFrame] = []
-    infos: dict[tuple[str, str], TableInfo] = {}
-    for run, label in chosen:
-        infos[run.record["comparison_hash"], run.record["identity"]["data_set"]] = _info(run)
-        if run.status == "finished":
-            frame = read_predictions(run.predictions).frame
-            frames.append(frame.assign(label=pd.Categorical([label] * len(frame))))
+    table = _table(chosen)
     intervals = IntervalSettings(
         confidence=settings.confidence, resamples=settings.resamples, seed=settings.seed
     )
@@ -121,7 +116,24 @@ def _boards(
         family=settings.family,
         relevant_difference=settings.relevant_difference,
     )
-    return build_boards(concatenate(frames), infos, summaries, intervals=intervals, claims=claims)
+    return build_boards(table.frame, table.infos, summaries, intervals=intervals, claims=claims)
+
+
+def _table(chosen: Iterable[tuple[StoredRun, str]]) -> PredictionTable:
+    """The predictions of stored runs as one table, under the row names that are given."""
+    frames: list[pd.DataFrame] = []
+    infos: dict[tuple[str, str], TableInfo] = {}
+    for run, label in chosen:
+        infos[run.record["comparison_hash"], run.record["identity"]["data_set"]] = _info(run)
+        if run.status == "finished":
+            frame = read_predictions(run.predictions).frame
+            frames.append(frame.assign(label=pd.Categorical([label] * len(frame))))
+    return PredictionTable(concatenate(frames), infos)
+
+
+def table_of_store(store: Store) -> PredictionTable:
+    """The predictions of everything in a store, of every row those with the settings used last."""
+    return _table((run, run.record["identity"]["label"]) for run in _newest_variants(store.runs()))
 
 
 def _joining(plan: Plan, stored: Iterable[StoredRun]) -> list[StoredRun]:

@@ -122,6 +122,26 @@ def test_what_goes_wrong_ends_in_a_message_and_a_code(tmp_path, arguments, code,
     assert not (tmp_path / "results").exists()
 
 
+def test_results_can_be_compared_and_looked_at_per_class(tmp_path):
+    path = write_tiny(tmp_path, '[[methods]]\nname = "early_fusion"\n')
+    assert bench(tmp_path, "--protocol", path, "--seeds", "1,2,3").returncode == 0
+    folder = tmp_path / "results" / "tiny"
+    compared = bench(tmp_path, "compare", "late_fusion", "early_fusion", "--in", folder)
+    assert compared.returncode == 0, compared.stderr
+    assert "late_fusion" in compared.stdout
+    assert "early_fusion" in compared.stdout
+    same = bench(tmp_path, "compare", folder, folder)
+    assert same.returncode == 0, same.stderr
+    unknown = bench(tmp_path, "compare", "late_fusoin", "early_fusion", "--in", folder)
+    assert unknown.returncode == 1
+    assert "late_fusoin" in unknown.stderr
+    per_class = bench(tmp_path, "leaderboard", "tiny", "--per-class", "fixed-t")
+    assert "recall negative" in per_class.stdout
+    wrong = bench(tmp_path, "leaderboard", "tiny", "--per-class", "fixed-q")
+    assert wrong.returncode == 1
+    assert "fixed-t" in wrong.stderr
+
+
 def test_a_failed_run_gives_exit_code_one_and_a_table_with_a_hole(tmp_path):
     path = write_tiny(tmp_path, '[[methods]]\nname = "toys:GOES_WRONG"\nlabel = "wrong"\n')
     done = bench(tmp_path, "--protocol", path)

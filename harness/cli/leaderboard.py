@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from .reporting import add_report_arguments, content_for, report_request, write_tables
 
 if TYPE_CHECKING:
-    from ..leaderboard import Board
+    from ..leaderboard import Board, PredictionTable
     from ..store import Store
 
 
@@ -26,6 +26,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", type=Path, metavar="DIR", help="where tables go (default: the results folder)"
     )
+    parser.add_argument(
+        "--per-class",
+        metavar="CONDITION",
+        help="print per-class results and confusion matrices under a test condition instead of tables",
+    )
     add_report_arguments(parser)
     parser.add_argument("--json", action="store_true", help="print as JSON")
 
@@ -36,6 +41,8 @@ def run(args: argparse.Namespace) -> int:
     from ..leaderboard.appendix import appendix_text
     from ..leaderboard.render import to_record
 
+    if args.per_class:
+        return _print_per_class(args)
     request = report_request(args)
     boards, folder, store = _boards(args)
     content = content_for(request, boards, store)
@@ -51,21 +58,48 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _print_per_class(args: argparse.Namespace) -> int:
+    from ..errors import UnknownName
+    from ..leaderboard import PredictionTable
+    from ..leaderboard.per_class import per_class, render_per_class
+    from ..leaderboard.table import rows_of
+    from ..report import table_of_store
+
+    source = _source(args)
+    table = source if isinstance(source, PredictionTable) else table_of_store(source)
+    known = table.frame["test_condition"].unique().tolist()
+    if args.per_class not in known:
+        raise UnknownName("test condition", args.per_class, known)
+    for key, info in table.infos.items():
+        results = per_class(rows_of(table.frame, key), info, args.per_class)
+        if results:
+            print(f"{key[1]}, comparison {key[0]}: {render_per_class(results)}\n")
+    return 0
+
+
 def _boards(args: argparse.Namespace) -> tuple[tuple[Board, ...], Path | None, Store | None]:
-    from ..errors import UserError, suggestion
-    from ..leaderboard import build_boards, read_predictions
+    from ..leaderboard import PredictionTable, build_boards
     from ..report import boards_of_store
+
+    source = _source(args)
+    if isinstance(source, PredictionTable):
+        return build_boards(source.frame, source.infos), args.out, None
+    return boards_of_store(source), args.out or source.folder, source
+
+
+def _source(args: argparse.Namespace) -> PredictionTable | Store:
+    """What the tables are made from: result tables, or the store of a protocol."""
+    from ..errors import UserError, suggestion
+    from ..leaderboard import read_predictions
     from ..store import Store
 
     paths = [Path(source) for source in args.source]
     if all(path.is_file() for path in paths) and paths[0].suffix in (".parquet", ".csv"):
-        table = read_predictions(paths)
-        return build_boards(table.frame, table.infos), args.out, None
+        return read_predictions(paths)
     if len(paths) > 1:
         raise UserError("give one results folder, or several result tables (.parquet, .csv)")
     for folder in (paths[0], args.results / paths[0].stem):
         if (folder / "runs").is_dir():
-            store = Store(folder)
-            return boards_of_store(store), args.out or folder, store
+            return Store(folder)
     known = [item.parent.name for item in args.results.glob("*/runs")]
     raise UserError(f"no results under {args.source[0]!r}{suggestion(paths[0].stem, known)}")
