@@ -15,7 +15,7 @@ from tabulate import tabulate
 
 from ..metrics import confusion_matrix, per_class_f1, per_class_recall
 from .info import TableInfo
-from .table import FINISHED, class_columns
+from .table import FINISHED, class_columns, numbers
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,8 @@ def per_class(frame: pd.DataFrame, info: TableInfo, condition: str) -> tuple[Cla
         info: Its task and classes.
         condition: Test condition.
     """
-    rows = frame[(frame["test_condition"] == condition) & (frame["status"] == FINISHED)]
+    wanted = (frame["test_condition"] == condition) & (frame["status"] == FINISHED)
+    rows = frame.loc[wanted]
     regression = info.task == "regression"
     classes = ("negative", "positive") if regression else info.classes
     results = []
@@ -73,7 +74,7 @@ def per_class(frame: pd.DataFrame, info: TableInfo, condition: str) -> tuple[Cla
 
 def _decisions(part: pd.DataFrame, regression: bool) -> tuple[np.ndarray, np.ndarray]:
     """True and predicted class of each row; zero scores are left out."""
-    names = [name for name in class_columns(part) if part[name].notna().all()]
+    names = [name for name in class_columns(part) if np.isfinite(numbers(part, name)).all()]
     truth = part["y_true"].to_numpy(dtype=np.float64)
     if not regression:
         return truth.astype(np.int64), part[names].to_numpy(dtype=np.float64).argmax(axis=1)
