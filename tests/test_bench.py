@@ -217,11 +217,11 @@ def test_killed_at_any_moment_it_ends_bit_for_bit_as_unbroken(tmp_path, seed):
             assert epochs == list(range(len(epochs)))
 
 
-def test_ctrl_c_ends_cleanly_and_the_same_command_continues(tmp_path):
+def test_ctrl_c_ends_cleanly_and_leaves_a_checkpoint(tmp_path):
     path = write_tiny(tmp_path)
-    settings = ["--set", "compute.epochs=400", "--set", "methods.0.parameters={patience=1000}"]
+    settings = ["compute.epochs=100000", "compute.patience=100000", "compute.checkpoint_seconds=0"]
     process = subprocess.Popen(
-        command("--protocol", path, *settings),
+        command("--protocol", path, *(part for setting in settings for part in ("--set", setting))),
         cwd=tmp_path,
         env=environment(),
         stdout=subprocess.PIPE,
@@ -230,14 +230,15 @@ def test_ctrl_c_ends_cleanly_and_the_same_command_continues(tmp_path):
     )
     folder = tmp_path / "results" / "tiny"
     begun = time.monotonic()
-    while not list(folder.glob("work/*")) and time.monotonic() - begun < 60:
+    while not list(folder.glob("work/*/checkpoint.safetensors")) and time.monotonic() - begun < 60:
         time.sleep(0.05)
-    time.sleep(0.5)
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=30)
+    _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "continues where it stopped" in errors
     assert "Traceback" not in errors
+    assert list(folder.glob("work/*/checkpoint.safetensors"))
+    assert not list(folder.glob("runs/*"))
 
 
 def test_two_commands_at_once_do_nothing_twice(tmp_path):
