@@ -14,7 +14,7 @@ from .reporting import add_report_arguments, content_for, report_request, write_
 if TYPE_CHECKING:
     from ..execute import Outcome
     from ..protocol.plan import Plan
-    from ..store import Store
+    from ..store import Store, StoredRun
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -94,7 +94,7 @@ class _Mirror:
         self._mirror = Mirror()
         self._mirror.start(store.folder, Execution(command=" ".join(["bench.py", *sys.argv[1:]])))
 
-    def submit(self, stored) -> None:
+    def submit(self, stored: StoredRun) -> None:
         if self._mirror is not None:
             self._mirror.submit(stored.folder)
 
