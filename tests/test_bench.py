@@ -227,13 +227,18 @@ def test_ctrl_c_ends_cleanly_and_leaves_a_checkpoint(tmp_path):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # A test runner in the background of a shell ignores the signal, and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     folder = tmp_path / "results" / "tiny"
     begun = time.monotonic()
     while not list(folder.glob("work/*/checkpoint.safetensors")) and time.monotonic() - begun < 60:
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
+    try:
+        _, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
     assert process.returncode == 130
     assert "continues where it stopped" in errors
     assert "Traceback" not in errors
