@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,7 +15,7 @@ import torch
 from safetensors.torch import save_file
 
 from .. import metrics as metric_registry
-from ..files import write_text
+from ..files import write_json_lines
 from ..hashing import derive_seed
 from ..language_models import LanguageModels
 from ..method import Method, Stage
@@ -233,9 +232,9 @@ def _train_and_test(run: PlannedRun, shop: Workshop, work: Path, report: Report 
         by_condition.setdefault(condition.name, []).append(score(predicted, labels, run.spec, job.metrics))
     store_predictions(work / "predictions.parquet", run, protocol, test, labels, predictions)
     save_file(_weights(method), work / "model.safetensors")
-    _write_lines(work / "history.jsonl", progress.history)
+    write_json_lines(work / "history.jsonl", progress.history)
     if protocol.compute.audit:
-        _write_lines(work / "audit.jsonl", progress.audit)
+        write_json_lines(work / "audit.jsonl", progress.audit)
     best = progress.best_step if job.selection != "last" else progress.step - 1
     chosen = progress.history[best] if 0 <= best < len(progress.history) else {}
     prefix = "validation/"
@@ -293,13 +292,3 @@ def _error(problem: Exception) -> dict[str, str]:
         "message": str(problem) or type(problem).__name__,
         "traceback": "".join(traceback.format_exception(problem)),
     }
-
-
-def _write_lines(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    def plain(value: Any) -> Any:
-        return None if isinstance(value, float) and value - value != 0 else value
-
-    lines = (
-        json.dumps({key: plain(value) for key, value in row.items()}, ensure_ascii=False) for row in rows
-    )
-    write_text(path, "".join(line + "\n" for line in lines))
