@@ -335,8 +335,7 @@ class Training:
 
     # Stages.
 
-    def _plan(self) -> StagePlan:
-        index = self.progress.stage
+    def _plan(self, index: int) -> StagePlan:
         steps = math.ceil(self.job.train.units / self.job.batch_size)
         return StagePlan(self._stages[index], index, steps)
 
@@ -344,7 +343,7 @@ class Training:
         if self.progress.stage >= len(self._stages):
             return
         torch.manual_seed(derive_seed(self.job.seed, "stage", self.progress.stage))
-        self.method.start_stage(self._plan())
+        self.method.start_stage(self._plan(self.progress.stage))
 
     def _stage_is_over(self) -> bool:
         progress = self.progress
@@ -354,7 +353,7 @@ class Training:
 
     def _next_stage(self) -> None:
         progress = self.progress
-        self.method.end_stage(self._plan())
+        self.method.end_stage(self._plan(progress.stage))
         progress.stage += 1
         following = self._stages[progress.stage] if progress.stage < len(self._stages) else None
         if following is not None and following.start_from == "best" and self._stage_best is not None:
@@ -385,9 +384,7 @@ class Training:
         self.progress = Progress(**state["progress"])
         # Optimisers may span stages: rebuild them in order, then fill them.
         for index in range(min(self.progress.stage, len(self._stages) - 1) + 1):
-            self.progress.stage, reached = index, self.progress.stage
-            self.method.start_stage(self._plan())
-            self.progress.stage = reached
+            self.method.start_stage(self._plan(index))
         self.method.load_state_dict(state["weights"])
         self.method.load_training_state(state["training"])
         self._best, self._stage_best = state["best"], state["stage_best"]
