@@ -1,102 +1,194 @@
-"""Share of a run's wall time that is the harness's own.
+"""What the harness costs beside a plain PyTorch loop with the same network and batches.
 
-Everything but forward, backward and optimiser step (``training_step``) and the protocol's evaluations
-(``predict`` of validation and test) counts as the harness's: data on the device, masks of every epoch,
-batches, metrics, checkpoints, files, MLflow in its thread.
-
-    python benchmarks/overhead.py [--methods late_fusion,momke] [--epochs 20] [--mlflow]
-
-Prints one line per method: wall seconds, seconds in training steps, seconds in evaluations, the rest, and
-its share. Loading data and importing packages are left out: they happen once per command.
+The plain loop does what no experiment can do without: it builds the network, takes its training steps over
+batches that lie ready, and predicts and scores what the protocol evaluates. Everything else is the harness's:
+masks of every epoch, batches, selection, checkpoints, files, and MLflow from opening its store to the last
+entry. Both do the same runs in one process, in turns, and each counts with its best round.
 """
 
 from __future__ import annotations
 
-import argparse
-import os
-import tempfile
-import time
-from collections.abc import Callable
+import json
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
 
-from tabulate import tabulate
+from .setting import PROTOCOLS, Seconds, Setting, in_own_process, inside, least, timed
+from .table import Figure
 
-ROOT = Path(__file__).resolve().parent.parent
-
-
-class Clock:
-    """Adds up the time of a function."""
-
-    def __init__(self) -> None:
-        self.seconds = 0.0
-
-    def around(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """The function, timed."""
-
-        def timed(*arguments: Any, **options: Any) -> Any:
-            begun = time.perf_counter()
-            try:
-                return function(*arguments, **options)
-            finally:
-                self.seconds += time.perf_counter() - begun
-
-        return timed
-
-
-def main() -> None:
-    """Measures and prints."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--methods", default="late_fusion,momke")
-    parser.add_argument("--epochs", type=int, default=20)
-    parser.add_argument("--mlflow", action="store_true", help="mirror to MLflow meanwhile")
-    arguments = parser.parse_args()
-    rows = [measure(name, arguments.epochs, arguments.mlflow) for name in arguments.methods.split(",")]
-    headers = ["method", "wall s", "steps s", "evaluation s", "harness s", "harness share"]
-    print(tabulate(rows, headers=headers, floatfmt=".3f", tablefmt="github"))
-
-
-def measure(name: str, epochs: int, mlflow: bool) -> list[Any]:
-    """One run of a method of ``mosi_small.toml`` on generated data of its shape, after a warm-up run."""
-    from imer_bench.harness.api import plan_protocol
-    from imer_bench.harness.engine import evaluation, run, training
-    from imer_bench.harness.execute import Silent, execute
-    from imer_bench.harness.registry import method_class, method_info
+if TYPE_CHECKING:
+    from imer_bench.harness.batch import Batch
+    from imer_bench.harness.engine.run import Workshop
+    from imer_bench.harness.protocol.plan import Plan, PlannedRun
     from imer_bench.harness.store import Store
+
+METHODS = ("late_fusion", "momke", "gcnet")
+TARGET = 0.05
+ROUNDS, RUNS = 2, 2  # runs of one command per round
+
+
+def measure(setting: Setting) -> list[Figure]:
+    """Share of the harness in the time of a run, per method."""
+    epochs = setting.epochs or (2 if setting.quick else 20)
+    figures = []
+    for method in setting.methods or METHODS[: 1 if setting.quick else None]:
+        harness, plain = in_own_process(compare, "mosi_small", method, epochs, setting.device)
+        for clock in ("wall", "cpu"):
+            whole, bare = getattr(harness, clock), getattr(plain, clock)
+            share = (whole - bare) / whole
+            figures.append(
+                Figure(
+                    "Harness beside a plain loop",
+                    f"{method}, a run of {epochs} epochs, {setting.device}, {clock}",
+                    whole,
+                    "s",
+                    beside="plain loop",
+                    other=bare,
+                    target=f"harness at most {TARGET:.0%}",
+                    met=share <= TARGET,
+                    note=f"harness {share:.1%}",
+                )
+            )
+    return figures
+
+
+def compare(protocol: str, method: str, epochs: int, device: str) -> tuple[Seconds, Seconds]:
+    """Time per run of the harness and of the plain loop, on generated data of a protocol's shape."""
+    from imer_bench.harness.api import plan_protocol
+    from imer_bench.harness.engine.run import SplitCache, Workshop
+    from imer_bench.harness.language_models import LanguageModels
+    from imer_bench.harness.store import Store
+
+    plan = plan_protocol(
+        PROTOCOLS / f"{protocol}.toml",
+        settings=[f"compute.epochs={epochs}", "compute.threads=1"],
+        methods=[method],
+        seeds=list(range(1, 2 + RUNS * ROUNDS)),
+        synthetic=True,
+        device=device,
+    )
+    warm, rest = plan.runs[:1], plan.runs[1:]
+    rounds = [rest[index * RUNS : (index + 1) * RUNS] for index in range(ROUNDS)]
+    harness: list[Seconds] = []
+    plain: list[Seconds] = []
+    with TemporaryDirectory() as folder, inside(folder):
+        store = Store(Path(folder) / "results" / protocol)
+        store.folder.mkdir(parents=True)
+        shop = Workshop(plan.protocol, plan.execution, store, SplitCache(), LanguageModels())
+        command(plan, warm, store)  # imports, MLflow's new database
+        for runs in rounds:
+            harness.append(timed(lambda runs=runs: command(plan, runs, store)))
+            loops = [PlainLoop(run, shop, epochs_of(store, run)) for run in runs]
+            plain.append(timed(lambda loops=loops: [loop.run() for loop in loops]))
+    return per_run(least(harness)), per_run(least(plain))
+
+
+def per_run(round_: Seconds) -> Seconds:
+    """Time of a run of a round."""
+    return Seconds(round_.wall / RUNS, round_.cpu / RUNS)
+
+
+def command(plan: Plan, runs: Sequence[PlannedRun], store: Store) -> None:
+    """Runs as ``bench.py run`` computes them, until the last one is in MLflow."""
+    from imer_bench.harness.execute import Silent, execute
     from imer_bench.harness.tracking import Mirror
 
-    protocol = ROOT / "protocols" / "mosi_small.toml"
-    settings = [f"compute.epochs={epochs}"]
-    plan = plan_protocol(protocol, settings=settings, methods=[name], seeds=[1, 2], synthetic=True)
-    steps, evaluations = Clock(), Clock()
-    network = method_class(method_info(name))
-    original, predict = network.training_step, evaluation.predict
-    with tempfile.TemporaryDirectory() as folder:
-        os.chdir(folder)
-        store = Store(Path(folder) / "results")
-        store.folder.mkdir()
-        mirror = Mirror()
-        if mlflow:
-            mirror.start(store.folder)
-        warm, counted = (plan.shard(index, 2) for index in (1, 2))
-        for stored in execute(warm, store, Silent()).computed:
-            if mlflow:
-                mirror.submit(stored.folder)
-        network.training_step = steps.around(original)  # type: ignore[method-assign]
-        run.predict = training.predict = evaluations.around(predict)
-        begun = time.perf_counter()
-        execute(counted, store, Silent())
-        wall = time.perf_counter() - begun
-        network.training_step = original  # type: ignore[method-assign]
-        run.predict = training.predict = predict
-        if mlflow:
-            mirror.close()
-        os.chdir(ROOT)
-    own = wall - steps.seconds - evaluations.seconds
-    return [name, wall, steps.seconds, evaluations.seconds, own, own / wall]
+    mirror = Mirror()
+    mirror.start(store.folder)
+    part = replace(plan, runs=tuple(runs))
+    outcome = execute(part, store, Silent(), on_run=lambda stored: mirror.submit(stored.folder))
+    report = mirror.close(timeout=120)
+    assert len(outcome.computed) == len(runs) == report.logged, (outcome.failed, report)
 
 
-if __name__ == "__main__":
-    main()
+def epochs_of(store: Store, run: PlannedRun) -> list[int]:
+    """Epochs that a stored run took in every stage."""
+    stored = store.find(run.address)
+    assert stored is not None
+    lines = (stored.folder / "history.jsonl").read_text(encoding="utf-8").splitlines()
+    epochs: list[int] = []
+    for epoch in (json.loads(line)["epoch"] for line in lines):
+        epochs = [*epochs, 1] if epoch == 0 else [*epochs[:-1], epoch + 1]
+    return epochs
+
+
+class PlainLoop:
+    """The network's own work of a run; batches are made before the clock starts.
+
+    Args:
+        run: The run.
+        shop: Where its splits come from.
+        epochs: Epochs of every stage.
+    """
+
+    def __init__(self, run: PlannedRun, shop: Workshop, epochs: Sequence[int]) -> None:
+        import torch
+
+        from imer_bench.harness.engine.evaluation import batches_in_order
+        from imer_bench.harness.engine.masking import draw
+        from imer_bench.harness.engine.run import make_job, prepare_torch
+        from imer_bench.harness.engine.training import TrainingView
+
+        prepare_torch(shop.execution)
+        self._run, self._shop, self._epochs = run, shop, epochs
+        self._job, tests, test = make_job(run, shop)
+        job, size = self._job, self._job.evaluation_batch
+        masks = draw(job.train, job.schedule, job.data_set, seed=0)
+        self._view = TrainingView(job, masks)
+        order = torch.randperm(job.train.units).split(job.batch_size)
+        self._train = list(job.train.batches(order, masks, labels=True, targets=job.targets))
+        self._valid = [
+            list(batches_in_order(job.valid, one.masks, size, labels=True)) for one in job.validation
+        ]
+        self._test = [list(batches_in_order(test, one.masks, size, labels=True)) for one in tests]
+
+    def run(self) -> None:
+        """Trains and predicts."""
+        import torch
+
+        from imer_bench.harness.engine.run import RunServices, build_method
+        from imer_bench.harness.method import StagePlan
+
+        services = RunServices(self._run.seed, torch.device(self._shop.execution.device), self._shop.models)
+        method = build_method(self._run, services)
+        stages = [stage for stage in method.stages() if stage.epochs]
+        for index, (stage, epochs) in enumerate(zip(stages, self._epochs, strict=False)):
+            method.start_stage(StagePlan(stage, index, len(self._train)))
+            for epoch in range(epochs):
+                method.train()
+                method.start_epoch(epoch)
+                for batch in self._train:
+                    method.training_step(batch)
+                validation = self._evaluate(method, self._valid, losses=True)
+                method.end_epoch(epoch, validation)
+            method.end_stage(StagePlan(stage, index, len(self._train)))
+        self._evaluate(method, self._test, losses=False)
+
+    def _evaluate(self, method: Any, conditions: Sequence[Sequence[Batch]], losses: bool) -> dict[str, float]:
+        """Predictions and metrics of every condition, and validation losses where the method has any."""
+        import numpy as np
+        import torch
+
+        from imer_bench.harness.engine.evaluation import Predicted, score
+
+        def joined(values: Sequence[Any], batches: Sequence[Batch]) -> np.ndarray | None:
+            pairs = zip(values, batches, strict=True)
+            return None if values[0] is None else torch.cat([v[b.real] for v, b in pairs]).numpy(force=True)
+
+        method.eval()
+        found: dict[str, float] = {}
+        with torch.no_grad():
+            method.before_evaluation(self._view)
+            for batches in conditions:
+                predictions = [method.predict(batch.without_labels()) for batch in batches]
+                scores = joined([one.score for one in predictions], batches)
+                classes = joined([one.probabilities for one in predictions], batches)
+                labels = joined([batch.labels for batch in batches], batches)
+                assert labels is not None
+                score(Predicted(scores, classes), labels, self._run.spec, self._job.metrics)
+                for batch in batches if losses else ():
+                    values = method.validation_losses(batch)
+                    found = {f"loss/{name}": float(value) for name, value in values.items()}
+        return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
@@ -58,10 +58,9 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager[obj
 
 def batches_in_order(
     split: SplitTensors, masks: Masks, batch_size: int, labels: bool = False, targets: bool = False
-) -> Iterable[Batch]:
+) -> Iterator[Batch]:
     """Batches of a split in their fixed order."""
-    for units in torch.arange(split.units).split(batch_size):
-        yield split.batch(units, masks, labels=labels, targets=targets)
+    return split.batches(torch.arange(split.units).split(batch_size), masks, labels=labels, targets=targets)
 
 
 @torch.no_grad()
@@ -78,19 +77,27 @@ def predict(method: Method, split: SplitTensors, masks: Masks, batch_size: int, 
     scores: list[Tensor] = []
     probabilities: list[Tensor] = []
     rows: list[Tensor] = []
-    for batch in batches_in_order(split, masks, batch_size):
-        with autocast(split.device, precision):
+    with autocast(split.device, precision):
+        for batch in batches_in_order(split, masks, batch_size):
             prediction = method.predict(batch)
-        rows.append(batch.rows[batch.real])
-        if prediction.score is not None:
-            scores.append(prediction.score[batch.real].float())
-        if prediction.probabilities is not None:
-            probabilities.append(prediction.probabilities[batch.real].float())
-    order = torch.argsort(torch.cat(rows))
-    return Predicted(
-        score=torch.cat(scores)[order].cpu().numpy() if scores else None,
-        probabilities=torch.cat(probabilities)[order].cpu().numpy() if probabilities else None,
-    )
+            rows.append(batch.rows.reshape(-1))
+            if prediction.score is not None:
+                scores.append(prediction.score.reshape(-1))
+            if (classes := prediction.probabilities) is not None:
+                probabilities.append(classes.reshape(-1, classes.shape[-1]))
+    # Read from the device once, at the end.
+    places = torch.cat(rows).cpu().numpy()
+    return Predicted(_placed(scores, places), _placed(probabilities, places))
+
+
+def _placed(values: Sequence[Tensor], rows: np.ndarray) -> np.ndarray | None:
+    """Values of batches in the order of their rows, without those on padding (row -1)."""
+    if not values:
+        return None
+    joined, real = torch.cat(list(values)).float().cpu().numpy(), rows >= 0
+    placed = np.empty_like(joined[: int(real.sum())])
+    placed[rows[real]] = joined[real]
+    return placed
 
 
 def score(

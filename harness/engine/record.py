@@ -163,52 +163,57 @@ def store_predictions(
     predictions: Sequence[tuple[Condition, Predicted]],
 ) -> None:
     """The long table of ``docs/results.md``: a row per test utterance and condition."""
-    info = table_info(run, protocol)
-    frames = []
-    for condition, predicted in predictions:
-        available = condition.masks.available.cpu().numpy()
-        frame = pd.DataFrame(
-            {
-                "comparison_hash": run.comparison_hash,
-                "data_set": run.data.info.name,
-                "fold": pd.array([run.fold] * len(labels), dtype="Int64"),
-                "regime": protocol.comparison.regime,
-                "method": run.variant.info.name,
-                "label": run.variant.label,
-                "profile": run.variant.profile,
-                "seed": run.seed,
-                "train_condition": run.train.name,
-                "test_condition": condition.name,
-                "family": condition.family,
-                "mask_seed": pd.array([condition.mask_seed] * len(labels), dtype="Int64"),
-                "dialogue": test.utterances["dialogue"].to_numpy(),
-                "utterance": test.ids,
-                "y_true": labels.astype(np.float64),
-                "score": predicted.score if predicted.score is not None else np.float32(np.nan),
-            }
-        )
-        if predicted.probabilities is not None:
-            for index in range(predicted.probabilities.shape[1]):
-                frame[f"class_{index}"] = predicted.probabilities[:, index]
-        frame["available"] = pattern_labels(available, test.modalities)
-        frame["synthetic"] = run.data.samples.corpus.synthetic
-        frame["selection"] = protocol.comparison.selection
-        frame["privileged"] = ",".join(run.parameters.privileged())
-        frame["status"] = "finished"
-        frames.append(frame)
-    write_predictions(path, pd.concat(frames, ignore_index=True), info)
+    rows, draws = len(labels), [condition for condition, _ in predictions]
+
+    def same(value: Any) -> pd.Categorical:
+        return _column([value], np.zeros(rows * len(draws), dtype=np.int8))
+
+    def by_draw(values: Sequence[Any]) -> pd.Categorical:
+        return _column(values, np.repeat(np.arange(len(draws)), rows))
+
+    def by_utterance(values: Sequence[Any]) -> pd.Categorical:
+        return _column(values, np.tile(np.arange(rows), len(draws)))
+
+    available = np.concatenate([condition.masks.available.cpu().numpy() for condition in draws])
+    patterns, pattern = np.unique(available, axis=0, return_inverse=True)
+    names = [pattern_label(np.array(test.modalities)[own].tolist()) for own in patterns]
+    nothing = np.full(rows, np.nan, dtype=np.float32)
+    columns: dict[str, Any] = {
+        "comparison_hash": same(run.comparison_hash),
+        "data_set": same(run.data.info.name),
+        "fold": pd.array([run.fold], dtype="Int64").repeat(rows * len(draws)),
+        "regime": same(protocol.comparison.regime),
+        "method": same(run.variant.info.name),
+        "label": same(run.variant.label),
+        "profile": same(run.variant.profile),
+        "seed": run.seed,
+        "train_condition": same(run.train.name),
+        "test_condition": by_draw([condition.name for condition in draws]),
+        "family": by_draw([condition.family for condition in draws]),
+        "mask_seed": pd.array([condition.mask_seed for condition in draws], dtype="Int64").repeat(rows),
+        "dialogue": by_utterance(test.utterances["dialogue"].to_numpy()),
+        "utterance": by_utterance(test.ids),
+        "y_true": np.tile(labels.astype(np.float64), len(draws)),
+        "score": np.concatenate([nothing if one.score is None else one.score for _, one in predictions]),
+    }
+    probabilities = [one.probabilities for _, one in predictions if one.probabilities is not None]
+    if probabilities:
+        for index, values in enumerate(np.concatenate(probabilities).T):
+            columns[f"class_{index}"] = values
+    columns |= {
+        "available": _column(names, pattern.reshape(-1)),
+        "synthetic": run.data.samples.corpus.synthetic,
+        "selection": same(protocol.comparison.selection),
+        "privileged": same(",".join(run.parameters.privileged())),
+        "status": same("finished"),
+    }
+    write_predictions(path, pd.DataFrame(columns), table_info(run, protocol))
 
 
-def pattern_labels(available: np.ndarray, modalities: Sequence[str]) -> list[str]:
-    """Short label of what each utterance has, such as ``"ta"``.
-
-    Args:
-        available: ``[N, M]`` bool.
-        modalities: Names of the columns.
-    """
-    patterns, index = np.unique(available, axis=0, return_inverse=True)
-    names = [pattern_label(np.array(modalities)[pattern].tolist()) for pattern in patterns]
-    return [names[i] for i in index.reshape(-1)]
+def _column(values: Sequence[Any], index: np.ndarray) -> pd.Categorical:
+    """The text column ``values[index]``; equal values are one category."""
+    codes, categories = pd.factorize(np.asarray([str(value) for value in values], dtype=object))
+    return pd.Categorical.from_codes(codes[index], categories=categories)
 
 
 def table_info(run: PlannedRun, protocol: Protocol) -> TableInfo:

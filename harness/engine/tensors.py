@@ -1,13 +1,15 @@
 """A split on the device: features, masks and batches by index selection.
 
 The data sets of the field are small, so everything lives on the device for the whole run. A batch
-is an index selection; no worker process, no per-sample Python, no read-back from the device.
+is an index selection, made for many batches at once; no worker process, no per-sample Python, no
+read-back from the device.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +19,12 @@ from ..batch import Batch
 from ..corpus.records import Corpus
 from ..schedules import IdHashes
 from ..spec import Level
+
+# Features that are gathered at once for batches to come.
+_BYTES_AT_ONCE = 16 * 2**20
+# Rows of a gathered batch are a multiple of 16, so that each starts on a boundary of 64 bytes, as a
+# tensor of its own would: kernels may round by where a tensor starts.
+_ROWS_ALIGNED = 16
 
 
 @dataclass(frozen=True)
@@ -76,6 +84,30 @@ class Masks:
     frames: Mapping[str, Tensor] | None = None
     pooled: Mapping[str, Tensor] | None = None
     repaired: int = 0
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Rows of a batch to be gathered.
+
+    Attributes:
+        rows: ``[B]`` or ``[B, S]``, -1 on padding; on the CPU.
+        lengths: Utterances per dialogue.
+    """
+
+    rows: Tensor
+    lengths: tuple[int, ...]
+
+    @property
+    def size(self) -> int:
+        """Rows it takes, aligned."""
+        return -(-self.rows.numel() // _ROWS_ALIGNED) * _ROWS_ALIGNED
+
+    def of(self, gathered: Tensor) -> Tensor:
+        """The batch's tensor from its gathered rows ``[size, ...]``."""
+        if gathered.shape[:1] == self.rows.shape:
+            return gathered
+        return gathered[: self.rows.numel()].view(*self.rows.shape, *gathered.shape[1:])
 
 
 class SplitTensors:
@@ -139,7 +171,9 @@ class SplitTensors:
         self._speakers = torch.from_numpy(
             local_speakers(self.utterances["dialogue"].to_numpy(), self.utterances["speaker"].to_numpy())
         ).to(device)
-        self._dialogue_rows = _padded(self.order).to(device) if level == "dialogues" else None
+        self._dialogue_rows = _padded(self.order) if level == "dialogues" else None
+        row_bytes = sum(values[0].nbytes for values in self._values.values()) if len(self.ids) else 1
+        self._rows_at_once = _BYTES_AT_ONCE // max(row_bytes, 1)
         self._tokens = None
         if tokens and corpus.tokens is not None:
             ids = torch.from_numpy(corpus.tokens.ids[rows].astype(np.int64)).to(device)
@@ -194,45 +228,89 @@ class SplitTensors:
         return Masks(torch.from_numpy(self._observed.copy()).to(self.device))
 
     def batch(self, units: Tensor, masks: Masks, labels: bool, targets: bool) -> Batch:
-        """The batch of some dialogues or utterances.
+        """One batch; see ``batches``."""
+        (only,) = self.batches([units], masks, labels, targets)
+        return only
+
+    def batches(self, units: Iterable[Tensor], masks: Masks, labels: bool, targets: bool) -> Iterator[Batch]:
+        """Batches of some dialogues or utterances.
+
+        On small data an operation costs as much for one batch as for a hundred, so rows are gathered
+        for many batches at once, as far as memory is cheap, and a batch is a view of them.
 
         Args:
-            units: Positions of dialogues or utterances, on the CPU.
+            units: Positions of the dialogues or utterances of each batch, on the CPU.
             masks: What is available.
             labels: Whether to give labels.
             targets: Whether to give the true features of absent modalities.
         """
-        if self.level == "dialogues":
-            chosen = units.tolist()
-            lengths = tuple(len(self.order[unit]) for unit in chosen)
-            assert self._dialogue_rows is not None
-            rows = self._dialogue_rows[units.to(self.device), : max(lengths)]
-        else:
-            lengths = (1,) * len(units)
-            rows = units.to(self.device)
+        group: list[_Place] = []
+        rows = 0
+        for chosen in units:
+            place = self._place(chosen)
+            if group and rows + place.size > self._rows_at_once:
+                yield from self._cut(group, masks, labels, targets)
+                group, rows = [], 0
+            group.append(place)
+            rows += place.size
+        if group:
+            yield from self._cut(group, masks, labels, targets)
+
+    def _place(self, units: Tensor) -> _Place:
+        if self._dialogue_rows is None:
+            return _Place(units, (1,) * len(units))
+        lengths = tuple(len(self.order[unit]) for unit in units.tolist())
+        return _Place(self._dialogue_rows[units, : max(lengths)], lengths)
+
+    def _cut(self, group: Sequence[_Place], masks: Masks, labels: bool, targets: bool) -> Iterator[Batch]:
+        """Gathers the rows of a group of batches and cuts them apart."""
+        sizes = [place.size for place in group]
+        rows = torch.full((sum(sizes),), -1, dtype=torch.int64)
+        for place, part in zip(group, rows.split(sizes), strict=True):
+            part[: place.rows.numel()] = place.rows.reshape(-1)
+        gathered = self._gather(rows.to(self.device), masks, labels, targets)
+
+        def parts(tensor: Tensor) -> list[Tensor]:
+            return [place.of(piece) for place, piece in zip(group, tensor.split(sizes), strict=True)]
+
+        # Every field of the batches, apart: a list of tensors, or a list of tensors per modality.
+        fields: dict[str, Any] = {}
+        for name, value in vars(gathered).items():
+            if isinstance(value, Tensor):
+                fields[name] = parts(value)
+            elif isinstance(value, Mapping):
+                apart = {key: parts(tensor) for key, tensor in value.items()}
+                fields[name] = [{key: own[i] for key, own in apart.items()} for i in range(len(group))]
+        for index, place in enumerate(group):
+            own = {name: pieces[index] for name, pieces in fields.items()}
+            yield Batch(**own, lengths=place.lengths)
+
+    def _gather(self, rows: Tensor, masks: Masks, labels: bool, targets: bool) -> Batch:
+        """A batch of these rows ``[R]``; -1 is padding."""
         real = rows >= 0
         safe = rows.clamp(min=0)
-        available = masks.available[safe] & real[..., None]
+        available = masks.available[safe] & real[:, None]
         features: dict[str, Tensor] = {}
         true: dict[str, Tensor] = {}
         frames: dict[str, Tensor] = {}
         kept: dict[str, Tensor] = {}
         for index, name in enumerate(self.modalities):
             values = self._values[name][safe]
-            present = available[..., index]
+            present = available[:, index, None]
             if self.level == "sequences":
                 valid = self.frames[name][safe]
-                seen = valid & present[:, None]
+                seen = valid & present
                 if masks.frames is not None:
                     seen = seen & masks.frames[name][safe]
                 frames[name], kept[name] = valid, seen
                 features[name] = torch.where(seen[..., None], values, 0.0)
                 true[name] = values
                 continue
-            true[name] = torch.where(real[..., None], values, 0.0)
+            if targets:
+                true[name] = torch.where(real[:, None], values, 0.0)
             if masks.pooled is not None and name in masks.pooled:
                 values = masks.pooled[name][safe]
-            features[name] = torch.where(present[..., None], values, 0.0)
+            features[name] = torch.where(present, values, 0.0)
         token_ids = token_mask = None
         if self._tokens is not None:
             token_ids, token_mask = self._token_batch(safe, available, masks)
@@ -241,7 +319,7 @@ class SplitTensors:
             available=available,
             real=real,
             speakers=torch.where(real, self._speakers[safe], 0),
-            lengths=lengths,
+            lengths=(),
             rows=rows,
             labels=torch.where(real, self.labels[safe], 0) if labels else None,
             frames=frames or None,

@@ -26,6 +26,7 @@ from ..spec import DataSpec
 from .checkpoint import load_state, save_state
 from .evaluation import Condition, autocast, batches_in_order, mean_over, predict, score
 from .masking import draw
+from .means import Means
 from .tensors import Masks, SplitTensors
 
 
@@ -126,7 +127,7 @@ class Training:
         method: A fresh method on the job's device.
         report: Called after every epoch.
         checkpoint: File of the checkpoint; ``None``: none is written.
-        checkpoint_seconds: Least time between two checkpoints.
+        checkpoint_seconds: Least time between two checkpoints; longer where writing one takes long.
     """
 
     def __init__(
@@ -146,7 +147,7 @@ class Training:
         self._every = checkpoint_seconds
         self._best: dict[str, Tensor] | None = None
         self._stage_best: dict[str, Tensor] | None = None
-        self._view = _TrainingView(job, self._masks(0))
+        self._view = TrainingView(job, self._masks(0))
 
     @property
     def shared_stages(self) -> int:
@@ -174,7 +175,7 @@ class Training:
         if not self._resume(shared):
             self._start_stage()
         spent = self.progress.seconds
-        saved = time.perf_counter()
+        saved, pause = time.perf_counter(), 0.0
         while self.progress.stage < len(self._stages):
             self._epoch()
             now = time.perf_counter()
@@ -184,9 +185,10 @@ class Training:
                 self._next_stage()
                 if shared is not None and self.progress.stage == self.shared_stages:
                     save_state(shared, self._state())
-            if self._checkpoint is not None and now - saved >= self._every:
+            if self._checkpoint is not None and now - saved >= max(self._every, pause):
                 save_state(self._checkpoint, self._state())
-                saved = now
+                saved = time.perf_counter()
+                pause = 20 * (saved - now) if self._every else 0.0  # at most a twentieth of the time
             limit = self.job.max_seconds
             if limit is not None and self.progress.seconds > limit:
                 raise TimeLimit(f"time limit of {limit / 60:g} minutes reached in epoch {self.progress.step}")
@@ -215,16 +217,14 @@ class Training:
         )
         self.method.train()
         self.method.start_epoch(progress.epoch)
-        sums: dict[str, Tensor] = {}
-        counts: dict[str, int] = {}
-        for units in order.split(job.batch_size):
-            batch = job.train.batch(units, masks, labels=True, targets=job.targets)
+        means = Means("train/")
+        units = order.split(job.batch_size)
+        batches = job.train.batches(units, masks, labels=True, targets=job.targets)
+        for chosen, batch in zip(units, batches, strict=True):
             with autocast(job.train.device, job.precision):
                 terms = self.method.training_step(batch)
-            for name, value in terms.items():
-                sums[name] = sums.get(name, 0) + value.detach().reshape(()).double() * len(units)
-                counts[name] = counts.get(name, 0) + len(units)
-        losses = {f"train/{name}": float(value) / counts[name] for name, value in sums.items()}
+            means.add(terms, len(chosen))
+        losses = means.read()
         trained = time.perf_counter()
         progress.train_seconds += trained - begun
         if not all(math.isfinite(value) for value in losses.values()):
@@ -276,27 +276,26 @@ class Training:
         for condition in conditions:
             predicted = predict(self.method, job.valid, condition.masks, job.evaluation_batch, job.precision)
             scores.append(score(predicted, labels, job.spec, job.metrics))
-            losses.append(self._validation_losses(condition.masks))
+            if not losses or losses[0]:  # a stage without validation losses has none in any condition
+                losses.append(self._validation_losses(condition.masks))
         result = {name: value for name, value in mean_over(scores).items() if value is not None}
         for name in losses[0]:
-            result[f"loss/{name}"] = float(np.mean([one[name] for one in losses]))
+            result[name] = float(np.mean([one[name] for one in losses]))
         if job.test is not None:
             self._audit(job.test)
         return result
 
     def _validation_losses(self, masks: Masks) -> dict[str, float]:
-        sums: dict[str, Tensor] = {}
-        weight = 0
-        for batch in batches_in_order(self.job.valid, masks, self.job.evaluation_batch, labels=True):
-            size = sum(batch.lengths)
-            with autocast(self.job.valid.device, self.job.precision):
+        if type(self.method).validation_losses is Method.validation_losses:
+            return {}  # the method has none: no batch is built
+        means = Means("loss/")
+        with autocast(self.job.valid.device, self.job.precision):
+            for batch in batches_in_order(self.job.valid, masks, self.job.evaluation_batch, labels=True):
                 terms = self.method.validation_losses(batch)
-            if not terms:
-                return {}
-            weight += size
-            for name, value in terms.items():
-                sums[name] = sums.get(name, 0) + value.reshape(()).double() * size
-        return {name: float(value) / weight for name, value in sums.items()}
+                if not terms:
+                    return {}
+                means.add(terms, sum(batch.lengths))
+        return means.read()
 
     def _audit(self, test: SplitTensors) -> None:
         """Test metrics of the epoch, kept apart from everything that selection reads."""
@@ -390,7 +389,7 @@ class Training:
         self._best, self._stage_best = state["best"], state["stage_best"]
 
 
-class _TrainingView:
+class TrainingView:
     """The training split as ``Method.before_evaluation`` sees it."""
 
     def __init__(self, job: Job, masks: Masks) -> None:

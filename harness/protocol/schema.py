@@ -154,8 +154,8 @@ class ComputeEntry(Section):
         threads: CPU threads of one run.
         precision: ``"float32"`` or ``"bf16"`` (autocast).
         audit: Record test metrics of every epoch where selection can't read them.
-        checkpoint_seconds: At most this much work is lost to a kill; checkpoints are written after
-            an epoch.
+        checkpoint_seconds: At most this much work is lost to a kill, or an epoch, or twenty times
+            what writing a checkpoint takes; they are written after an epoch.
     """
 
     epochs: Annotated[int, Field(ge=1, le=100_000)] | None = None

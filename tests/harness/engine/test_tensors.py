@@ -86,6 +86,34 @@ def test_absent_content_never_reaches_a_batch(level, sequences):
     assert clean.targets is None
 
 
+@pytest.mark.parametrize("level", ["vectors", "dialogues", "sequences"])
+@pytest.mark.parametrize("frames", [False, True])
+@pytest.mark.parametrize("at_once", [1, 48, 10_000])
+def test_batches_that_are_gathered_together_are_those_gathered_alone(level, frames, at_once):
+    """Equal in every field, and as aligned in memory: kernels may round by where a tensor starts."""
+    split = split_of(make_corpus(frames), level, tokens=True)
+    schedule = Frames(kind="frames", rate=0.4) if frames else Random(kind="random", rate=0.4)
+    masks = draw(split, schedule, "c", seed=3)
+    units = torch.randperm(split.units, generator=torch.Generator().manual_seed(0)).split(2)
+    split._rows_at_once = at_once
+    together = list(split.batches(units, masks, labels=True, targets=True))
+    assert len(together) == len(units)
+    for chosen, batch in zip(units, together, strict=True):
+        alone = split.batch(chosen, masks, labels=True, targets=True)
+        assert batch.lengths == alone.lengths
+        for name, value in vars(alone).items():
+            pairs = value.items() if isinstance(value, dict) else [(name, value)]
+            for key, tensor in pairs:
+                if not isinstance(tensor, torch.Tensor):
+                    continue
+                own = getattr(batch, name)
+                own = own[key] if isinstance(value, dict) else own
+                assert torch.equal(own, tensor)
+                assert own.is_contiguous()
+                if own.dtype == torch.float32:
+                    assert own.data_ptr() % 64 == 0
+
+
 def test_unobserved_rows_are_absent_whatever_the_schedule_says():
     observed = np.ones((9, 2), bool)
     observed[4, 0] = observed[5, 1] = False

@@ -1,0 +1,1 @@
+"""Speed and memory of the harness, side by side with alternatives: ``python -m benchmarks --help``."""
