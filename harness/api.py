@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .execute import Display, Outcome, Silent, execute
+from .executors.processes import ProcessWorkers
+from .executors.request import PlanRequest
 from .leaderboard import Board, write_leaderboard
 from .protocol.data import DataSource, load_data
 from .protocol.load import Overrides, load_protocol
@@ -64,19 +66,22 @@ def plan_protocol(
     protocol = load_protocol(path, overrides)
     source = DataSource(None if data_root is None else Path(data_root), synthetic)
     execution = Execution(device, protocol.compute.threads, protocol.compute.precision)
-    return make_plan(protocol, load_data(protocol, source), execution)
+    return make_plan(protocol, load_data(protocol, source), execution, source)
 
 
-def run_plan(plan: Plan, folder: Path | str, display: Display | None = None) -> Results:
+def run_plan(plan: Plan, folder: Path | str, display: Display | None = None, jobs: int = 1) -> Results:
     """Computes what is missing of a plan, writes its leaderboard and returns it.
 
     Args:
         plan: The plan (``plan_protocol``).
         folder: Results folder of the protocol.
         display: Shows progress; nothing is shown without one.
+        jobs: Runs computed at a time, each in a process of its own if there are several. As with
+            all processes of Python, a script then needs ``if __name__ == "__main__":``.
     """
     store = Store(Path(folder))
-    outcome = execute(plan, store, display or Silent())
+    workers = None if jobs == 1 else lambda: ProcessWorkers(PlanRequest.of(plan, store.folder), jobs)
+    outcome = execute(plan, store, display or Silent(), workers=workers)
     boards = boards_of_plan(plan, store)
     write_leaderboard(boards, store.folder)
     return Results(plan, store, outcome, boards)

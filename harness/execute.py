@@ -3,28 +3,35 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
+from .costs import remember
 from .protocol.plan import Plan, PlannedRun
 from .store import Store, StoredRun
 
 if TYPE_CHECKING:
     from .engine.run import Report
+    from .executors.events import Workers
 
 _POLL_SECONDS = 0.5
 
 
 class Display(Protocol):
-    """Shows progress."""
+    """Shows progress; of several runs at a time where several are computed at a time."""
 
     def begin(self, total: int, done: int) -> None:
         """Called once with the number of runs and how many are done already."""
         ...
 
-    def run_started(self, run: PlannedRun) -> Report:
-        """Called when a run starts; answers the report of its epochs."""
+    def run_started(self, run: PlannedRun) -> None:
+        """Called when a run starts, or goes on after its worker was lost."""
+        ...
+
+    def epoch_done(self, run: PlannedRun, stage: str, step: int, loss: float | None) -> None:
+        """Called after every epoch, with the epochs done over all stages."""
         ...
 
     def run_ended(self, run: PlannedRun, stored: StoredRun) -> None:
@@ -35,6 +42,10 @@ class Display(Protocol):
         """Called when only runs of other processes are left."""
         ...
 
+    def note(self, text: str) -> None:
+        """Called with what a user should know."""
+        ...
+
 
 class Silent:
     """A display that shows nothing."""
@@ -42,15 +53,35 @@ class Silent:
     def begin(self, total: int, done: int) -> None:
         """Shows nothing."""
 
-    def run_started(self, run: PlannedRun) -> Report:
+    def run_started(self, run: PlannedRun) -> None:
         """Shows nothing."""
-        return lambda stage, progress: None
+
+    def epoch_done(self, run: PlannedRun, stage: str, step: int, loss: float | None) -> None:
+        """Shows nothing."""
 
     def run_ended(self, run: PlannedRun, stored: StoredRun) -> None:
         """Shows nothing."""
 
     def waiting(self, count: int) -> None:
         """Shows nothing."""
+
+    def note(self, text: str) -> None:
+        """Shows nothing."""
+
+
+@dataclass(frozen=True)
+class Entered:
+    """A run of the plan that the store has now.
+
+    Attributes:
+        run: The run.
+        stored: What is stored of it.
+        computed: Whether this execution computed it; else another process did.
+    """
+
+    run: PlannedRun
+    stored: StoredRun
+    computed: bool
 
 
 @dataclass
@@ -74,6 +105,7 @@ def execute(
     display: Display,
     retry: bool = False,
     on_run: Callable[[StoredRun], None] = lambda stored: None,
+    workers: Callable[[], Workers] | None = None,
 ) -> Outcome:
     """Computes every run of a plan that the store does not have.
 
@@ -86,6 +118,10 @@ def execute(
         display: Shows progress.
         retry: Repeat runs that failed or diverged.
         on_run: Called with every run that enters the store.
+        workers: Answers who computes; runs are computed in this process, one by one, if ``None``.
+
+    Raises:
+        UserError: The workers can't work.
     """
     runs = [run for run in plan.runs if not run.skip]
     outcome = Outcome()
@@ -103,6 +139,31 @@ def execute(
     display.begin(len(runs), len(runs) - len(pending))
     if not pending:
         return outcome
+    if workers is None:
+        computing = _one_by_one(pending, plan, store, display)
+    else:
+        from .executors.scheduling import compute_together
+
+        computing = compute_together(pending, plan, store, workers(), display)
+    with closing(computing):
+        for entered in computing:
+            stored = entered.stored
+            if entered.computed:
+                outcome.computed.append(stored)
+                remember(store.folder, stored.record)
+                if stored.status != "finished":
+                    outcome.failed.append(stored)
+                on_run(stored)
+            else:
+                _count_reused(outcome, stored)
+            display.run_ended(entered.run, stored)
+    return outcome
+
+
+def _one_by_one(
+    pending: Sequence[PlannedRun], plan: Plan, store: Store, display: Display
+) -> Generator[Entered, None, None]:
+    """Computes runs in this process and yields each as it enters the store."""
     from .engine.run import SplitCache, Workshop, compute
     from .language_models import LanguageModels
 
@@ -116,20 +177,20 @@ def execute(
                     continue
                 stored = store.find(run.address)
                 if stored is not None:  # finished by another process in the meantime
-                    _count_reused(outcome, stored)
-                    display.run_ended(run, stored)
+                    yield Entered(run, stored, False)
                     continue
-                stored = compute(run, shop, display.run_started(run))
-                outcome.computed.append(stored)
-                if stored.status != "finished":
-                    outcome.failed.append(stored)
-                on_run(stored)
-                display.run_ended(run, stored)
+                display.run_started(run)
+                yield Entered(run, compute(run, shop, _report(run, display)), True)
         if len(elsewhere) == len(pending):
             display.waiting(len(elsewhere))
             time.sleep(_POLL_SECONDS)
         pending = elsewhere
-    return outcome
+
+
+def _report(run: PlannedRun, display: Display) -> Report:
+    return lambda stage, progress: display.epoch_done(
+        run, stage.name, progress.step, progress.history[-1].get("train/total")
+    )
 
 
 def _count_reused(outcome: Outcome, stored: StoredRun) -> None:

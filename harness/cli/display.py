@@ -8,14 +8,11 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from ..execute import Silent
 
 if TYPE_CHECKING:
-    from ..engine.run import Report
-    from ..engine.training import Progress as TrainingProgress
-    from ..method import Stage
     from ..protocol.plan import PlannedRun
     from ..store import StoredRun
 
@@ -38,12 +35,16 @@ class Quiet(Silent):
             error = stored.record["error"]
             print(f"{run.name}: {stored.status}: {error['type']}: {error['message']}", file=sys.stderr)
 
+    def note(self, text: str) -> None:
+        """Shows what a user should know."""
+        print(text, file=sys.stderr)
+
 
 class Terminal:
     """Progress bars in a terminal, occasional lines in a log.
 
     The time left is the mean time of a run of the same method so far, over the runs to come; until
-    a method has finished one, the mean over all methods stands in.
+    a method has finished one, the mean over all methods stands in. Runs computed at a time share it.
 
     Args:
         runs: Runs of the plan, for the estimate.
@@ -67,8 +68,9 @@ class Terminal:
             self._left[run.variant.label] = self._left.get(run.variant.label, 0) + 1
         self._spent: dict[str, list[float]] = {}
         self._runs = self._bars.add_task("runs", total=None, note="")
-        self._epochs = self._bars.add_task("epoch", total=None, note="", visible=False)
-        self._started = 0.0
+        self._bar_of: dict[str, TaskID] = {}
+        self._started: dict[str, float] = {}
+        self._at_a_time = 1
         self._total = self._done = 0
         self._logged = time.monotonic()
 
@@ -90,29 +92,31 @@ class Terminal:
         text = f"{total} runs" + (f", {done} in the store already" if done else "")
         self._console.print(text)
 
-    def run_started(self, run: PlannedRun) -> Report:
-        """Shows the run's name and answers the report of its epochs."""
-        self._started = time.monotonic()
-        epochs = run.parameters.epochs
-        self._bars.update(
-            self._epochs, description=run.name, completed=0, total=epochs, note="", visible=True
-        )
+    def run_started(self, run: PlannedRun) -> None:
+        """Shows a bar for the run."""
+        self._started[run.address] = time.monotonic()
+        self._at_a_time = max(self._at_a_time, len(self._started))
+        if run.address not in self._bar_of:
+            self._bar_of[run.address] = self._bars.add_task(run.name, total=run.parameters.epochs, note="")
 
-        def report(stage: Stage, progress: TrainingProgress) -> None:
-            last = progress.history[-1]
-            loss = last.get("train/total")
-            note = stage.name if loss is None else f"{stage.name} loss {loss:.4g}"
-            self._bars.update(self._epochs, completed=progress.step, note=note)
-
-        return report
+    def epoch_done(self, run: PlannedRun, stage: str, step: int, loss: float | None) -> None:
+        """Moves the bar of the run."""
+        if run.address not in self._bar_of:
+            return
+        note = stage if loss is None else f"{stage} loss {loss:.4g}"
+        self._bars.update(self._bar_of[run.address], completed=step, note=note)
 
     def run_ended(self, run: PlannedRun, stored: StoredRun) -> None:
         """Counts a run, prints a failure, and estimates the time left."""
         label = run.variant.label
         self._done += 1
         self._left[label] -= 1
-        self._spent.setdefault(label, []).append(time.monotonic() - self._started)
-        left = f"about {_duration(self._time_left())} left" if self._done < self._total else ""
+        started = self._started.pop(run.address, None)
+        if started is not None:
+            self._spent.setdefault(label, []).append(time.monotonic() - started)
+        if run.address in self._bar_of:
+            self._bars.remove_task(self._bar_of.pop(run.address))
+        left = f"about {duration(self._time_left())} left" if self._spent and self._done < self._total else ""
         self._bars.update(self._runs, completed=self._done, note=left)
         if stored.status != "finished":
             error = stored.record["error"]
@@ -128,16 +132,22 @@ class Terminal:
         """Says that other processes hold the rest."""
         self._bars.update(self._runs, note=f"waiting for {count} runs of another process")
 
+    def note(self, text: str) -> None:
+        """Prints what a user should know."""
+        self._console.print(text, highlight=False, markup=False)
+
     def _time_left(self) -> float:
         every = [seconds for spent in self._spent.values() for seconds in spent]
         overall = sum(every) / len(every)
-        return sum(
+        total = sum(
             count * (sum(self._spent[label]) / len(self._spent[label]) if label in self._spent else overall)
             for label, count in self._left.items()
         )
+        return total / self._at_a_time
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """A length of time for people."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     if seconds < 5400:

@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Any
 from .options import add_protocol_arguments, execution_of, load_plan, store_of
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ..costs import Cost, Estimate
     from ..protocol.plan import DataPlan, Plan
     from ..protocol.schema import Protocol
     from ..schedules import Schedule
@@ -18,19 +21,28 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of ``bench.py plan``."""
     add_protocol_arguments(parser)
+    parser.add_argument(
+        "--workers",
+        type=_counts,
+        default=(1, 2, 4, 8),
+        metavar="N,N",
+        help="numbers of runs at a time (jobs, or GPUs with a run each) to estimate the time for "
+        "(default: 1,2,4,8)",
+    )
     parser.add_argument("--json", action="store_true", help="print as JSON")
 
 
 def run(args: argparse.Namespace) -> int:
     """Prints the plan: 0 if it could run, 1 if data are absent or something can't be used."""
     from ..corpus.errors import DataNotFound
+    from ..costs import read_costs
 
     try:
         plan = load_plan(args)
     except DataNotFound as absent:
         return _print_without_data(args, absent)
     store = store_of(args, plan.protocol)
-    summary = summarise(plan, store)
+    summary = summarise(plan, store, read_costs(sorted(args.results.glob("*"))), args.workers)
     if args.json:
         print(json.dumps(summary, indent=1, ensure_ascii=False))
     else:
@@ -53,10 +65,22 @@ def _print_without_data(args: argparse.Namespace, absent: Exception) -> int:
     return 1
 
 
-def summarise(plan: Plan, store: Store) -> dict[str, Any]:
-    """Everything that the plan shows, as plain values."""
+def summarise(
+    plan: Plan, store: Store, costs: Sequence[Cost] = (), workers: Sequence[int] = ()
+) -> dict[str, Any]:
+    """Everything that the plan shows, as plain values.
+
+    Args:
+        plan: The plan.
+        store: Where its results are.
+        costs: What runs are known to cost.
+        workers: Numbers of runs at a time to estimate the time for.
+    """
+    from ..costs import estimate
+
     protocol, have = plan.protocol, store.addresses()
     methods: dict[str, dict[str, Any]] = {}
+    left: list[Estimate] = []
     for run in plan.runs:
         entry = methods.setdefault(
             run.variant.label,
@@ -72,10 +96,20 @@ def summarise(plan: Plan, store: Store) -> dict[str, Any]:
                 "done": 0,
                 "skip": run.skip,
                 "note": run.note,
+                "seconds": None,
+                "memory_mib": None,
+                "measured": None,
             },
         )
         entry["runs"] += not run.skip
         entry["done"] += run.address in have
+        expected = None if run.skip else estimate(run, plan.execution, costs)
+        if expected is not None:
+            entry["seconds"] = max(entry["seconds"] or 0.0, expected.seconds)
+            entry["memory_mib"] = max(entry["memory_mib"] or 0.0, expected.memory_mib)
+            entry["measured"] = expected.exact and entry["measured"] is not False
+            if run.address not in have:
+                left.append(expected)
     runs = [run for run in plan.runs if not run.skip]
     return {
         "protocol": protocol.name,
@@ -90,7 +124,25 @@ def summarise(plan: Plan, store: Store) -> dict[str, Any]:
         "done": sum(run.address in have for run in runs),
         "epochs": sum(run.parameters.epochs for run in runs),
         "utterance_epochs": sum(run.parameters.epochs * run.spec.train_utterances for run in runs),
+        "estimate": _estimate(left, workers, sum(run.address not in have for run in runs)),
         "comparison_hashes": sorted({run.comparison_hash for run in plan.runs}),
+    }
+
+
+def _estimate(left: Sequence[Estimate], workers: Sequence[int], runs: int) -> dict[str, Any]:
+    """What the runs to come will take, as far as costs are known."""
+    from ..costs import makespan
+
+    seconds = [item.seconds for item in left]
+    memory = sorted((item.memory_mib for item in left), reverse=True)
+    return {
+        "runs": runs,
+        "known": len(left),
+        "in_proportion": sum(not item.exact for item in left),
+        "workers": [
+            {"at_a_time": count, "seconds": makespan(seconds, count), "memory_mib": sum(memory[:count])}
+            for count in workers
+        ],
     }
 
 
@@ -174,17 +226,54 @@ def _print(summary: dict[str, Any]) -> None:
             entry["epochs"],
             entry["batch_size"],
             ", ".join(entry["privileged"]) or "-",
+            _cost(entry),
             f"skipped: {entry['skip']}" if entry["skip"] else entry["note"],
         ]
         for label, entry in summary["methods"].items()
     ]
-    headers = ["method", "done", "profile", "takes", "epochs", "batch", "privileged", "note"]
+    headers = ["method", "done", "profile", "takes", "epochs", "batch", "privileged", "a run", "note"]
     print(tabulate(rows, headers=headers, tablefmt="simple", disable_numparse=True))
     print(
         f"\n{summary['runs']} runs ({summary['done']} in {summary['results']} already), at most "
         f"{summary['epochs']} epochs = {summary['utterance_epochs'] / 1e6:.2f} million utterance passes, "
         f"on {summary['device']} with {summary['threads']} threads a run"
     )
+    print(_time_and_memory(summary["estimate"], summary["device"]))
+
+
+def _cost(entry: dict[str, Any]) -> str:
+    from .display import duration
+
+    if entry["seconds"] is None:
+        return "?"
+    about = "" if entry["measured"] else "~"
+    return f"{about}{duration(entry['seconds'])}, {entry['memory_mib']:.0f} MiB"
+
+
+def _time_and_memory(expected: dict[str, Any], device: str) -> str:
+    from .display import duration
+
+    if not expected["runs"]:
+        return "nothing left to compute"
+    if not expected["known"]:
+        return "time and memory: no method of the runs to come has been measured on this kind of device yet"
+    what = "GPUs, a run on each" if device == "cuda" else "runs at a time"
+    lines = [
+        f"{item['at_a_time']:>6} {what}: at most {duration(item['seconds'])}, {item['memory_mib']:.0f} MiB"
+        for item in expected["workers"]
+    ]
+    unknown = expected["runs"] - expected["known"]
+    notes = [f"{expected['in_proportion']} of them in proportion (~)"] if expected["in_proportion"] else []
+    notes += [f"{unknown} not measured yet (?) and left out"] if unknown else []
+    head = f"time and memory of the {expected['runs']} runs to come, from measured costs"
+    return "\n".join([head + (f"; {', '.join(notes)}" if notes else ""), *lines])
+
+
+def _counts(text: str) -> tuple[int, ...]:
+    parts = text.split(",")
+    if not all(part.strip().isdigit() and int(part) > 0 for part in parts):
+        raise argparse.ArgumentTypeError(f"expected numbers of one or more separated by commas, not {text!r}")
+    return tuple(int(part) for part in parts)
 
 
 def _shares(patterns: dict[str, float] | None) -> str:

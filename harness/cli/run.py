@@ -8,7 +8,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from .options import add_protocol_arguments, load_plan, shard, store_of
+from .options import add_protocol_arguments, add_worker_arguments, load_plan, shard, store_of, workers_of
 from .reporting import add_report_arguments, content_for, report_request, write_tables
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="I/N",
         help="compute only part I of N, counted from 1; parts share the results folder",
     )
+    add_worker_arguments(parser)
     parser.add_argument("--retry", action="store_true", help="repeat runs that failed or diverged")
     add_report_arguments(parser)
     parser.add_argument("--no-mlflow", action="store_true", help="do not log to MLflow now (mlflow sync can)")
@@ -46,6 +47,7 @@ def run(args: argparse.Namespace) -> int:
     request = report_request(args)
     plan = load_plan(args)
     store = store_of(args, plan.protocol)
+    workers = workers_of(args, plan, store)
     store.folder.mkdir(parents=True, exist_ok=True)
     write_json(store.folder / "protocol.json", plan.protocol.model_dump(mode="json", by_alias=True))
     mirror = _Mirror(args, store)
@@ -54,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
     display = Quiet() if quiet else Terminal([run for run in part.runs if not run.skip])
     try:
         with display:
-            outcome = execute(part, store, display, args.retry, mirror.submit)
+            outcome = execute(part, store, display, args.retry, mirror.submit, workers)
     except BaseException:
         mirror.close(quiet)
         raise

@@ -9,14 +9,21 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .options import SYNTHETIC_SUFFIX, add_protocol_arguments, execution_of
+from .options import (
+    SYNTHETIC_SUFFIX,
+    add_protocol_arguments,
+    add_worker_arguments,
+    check_worker_arguments,
+    execution_of,
+    usable_cores,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from optuna.trial import FrozenTrial
 
-    from ..protocol.plan import DataPlan, Execution
+    from ..protocol.plan import DataPlan
     from ..protocol.schema import Protocol
     from ..studies.definition import StudyPlan
     from ..studies.mirror import StudyMirror
@@ -36,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--seconds", type=float, metavar="S", help="compute of every method instead of a number of trials"
     )
-    parser.add_argument("--jobs", type=_count, default=1, metavar="N", help="workers on this machine")
+    add_worker_arguments(parser)
     parser.add_argument(
         "--storage", metavar="URL", help="Optuna storage (default: studies.db in the results folder)"
     )
@@ -65,14 +72,16 @@ def run(args: argparse.Namespace) -> int:
         raise UserError("say what to tune: --method NAME, --methods A,B or --all")
     given = {"tune.trials": args.trials, "tune.seconds": args.seconds}
     args.set = [*args.set, *(f"{key}={value}" for key, value in given.items() if value is not None)]
+    check_worker_arguments(args)
     protocol, data = _load(args)
+    args.jobs = args.jobs or max(1, usable_cores() // protocol.compute.threads)
     labels = [variant.label for variant in protocol_variants(protocol)]
     studies = args.results / (protocol.name + (SYNTHETIC_SUFFIX if args.synthetic else "")) / "studies"
     tuned: list[StudyPlan] = []
     failed = 0
     for label in labels:
         try:
-            plan = plan_study(protocol, data, _execution(args, protocol), label, args.synthetic)
+            plan = plan_study(protocol, data, execution_of(protocol, args.device), label, args.synthetic)
         except NotTunable as reason:
             if len(labels) == 1:
                 raise
@@ -113,7 +122,7 @@ def _tune(args: argparse.Namespace, plan: StudyPlan, folder: Path) -> dict[str, 
         print(f"study {plan.name}: {_budget_in_words(plan)}; {shown_url(url)}", file=sys.stderr)
     mirror = _mirror(args, plan, url, folder)
     try:
-        if args.jobs == 1:
+        if args.jobs == 1 and args.executor == "processes":
             _work(args, plan, folder, url)
         else:
             _work_together(args, plan)
@@ -148,20 +157,30 @@ def _work(
 def _work_together(args: argparse.Namespace, plan: StudyPlan) -> None:
     """Several workers; they load the data themselves."""
     from ..errors import UserError
-    from ..studies.parallel import run_workers
 
-    codes = run_workers(worker, (args, plan.variant.label, os.getpid()), args.jobs)
+    if args.executor == "ray":
+        from ..executors.cluster import run_workers
+
+        needs: dict[str, Any] = {"num_cpus": plan.execution.threads}
+        if plan.execution.device == "cuda":
+            needs["num_gpus"] = args.gpu_share or 1.0
+        # Ray ends tasks whose command has gone: these workers have no parent to watch.
+        codes = run_workers(worker, (args, plan.variant.label, None), args.jobs, needs, args.ray_address)
+    else:
+        from ..studies.parallel import run_workers
+
+        codes = run_workers(worker, (args, plan.variant.label, os.getpid()), args.jobs)
     if all(codes):
         raise UserError(f"all workers of study {plan.name} ended with an error (exit codes {codes})")
 
 
-def worker(args: argparse.Namespace, label: str, parent: int) -> None:
+def worker(args: argparse.Namespace, label: str, parent: int | None) -> None:
     """What a worker process does.
 
     Args:
         args: Arguments of the command.
         label: The method.
-        parent: Process id of the command, without which the worker stops.
+        parent: Process id of the command, without which the worker stops; ``None``: it goes on.
     """
     from ..errors import UserError
     from ..store import folder_name
@@ -170,10 +189,10 @@ def worker(args: argparse.Namespace, label: str, parent: int) -> None:
 
     try:
         protocol, data = _load(args)
-        plan = plan_study(protocol, data, _execution(args, protocol), label, args.synthetic)
+        plan = plan_study(protocol, data, execution_of(protocol, args.device), label, args.synthetic)
         store = args.results / (protocol.name + (SYNTHETIC_SUFFIX if args.synthetic else ""))
         folder = store / "studies" / folder_name(label)
-        _work(args, plan, folder, _storage(args), lambda: parent_is_gone(parent))
+        _work(args, plan, folder, _storage(args), lambda: parent is not None and parent_is_gone(parent))
     except UserError as error:
         print(f"bench.py tune: {error}", file=sys.stderr)
         sys.exit(1)
@@ -244,14 +263,6 @@ def _load(args: argparse.Namespace) -> tuple[Protocol, tuple[DataPlan, ...]]:
 
     protocol = load_protocol(args.protocol, Overrides(tuple(args.set), args.methods, args.seeds))
     return protocol, load_data(protocol, DataSource(args.data_root, args.synthetic, args.synthetic_scale))
-
-
-def _execution(args: argparse.Namespace, protocol: Protocol) -> Execution:
-    """Workers share the protocol's threads."""
-    from dataclasses import replace
-
-    execution = execution_of(protocol, args.device)
-    return replace(execution, threads=max(1, execution.threads // args.jobs))
 
 
 def _storage(args: argparse.Namespace) -> str:

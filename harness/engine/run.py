@@ -20,7 +20,7 @@ from ..hashing import derive_seed
 from ..language_models import LanguageModels
 from ..method import Method, Stage
 from ..metrics import NonFinitePrediction
-from ..protocol.plan import Execution, PlannedRun
+from ..protocol.plan import Execution, Plan, PlannedRun
 from ..protocol.schema import Protocol
 from ..registry import method_class
 from ..store import Store, StoredRun
@@ -139,15 +139,41 @@ def compute(run: PlannedRun, shop: Workshop, report: Report | None = None) -> St
         status, error = "diverged", _error(problem)
     except Exception as problem:
         status, error = "failed", _error(problem)
+    return _publish(run, shop.store, work, record, status, error, begun)
+
+
+def record_failure(run: PlannedRun, plan: Plan, store: Store, problem: Exception) -> StoredRun:
+    """Publishes a run that could not be computed, so that it is a hole and not tried for ever.
+
+    Args:
+        run: The run; its address is claimed by the caller.
+        plan: Its plan.
+        store: Where it goes.
+        problem: Why there is no result.
+    """
+    begun = time.perf_counter()
+    record = run_record(run, plan.protocol, plan.execution, datetime.now(UTC))
+    return _publish(run, store, store.work_folder(run.address), record, "failed", _error(problem), begun)
+
+
+def _publish(
+    run: PlannedRun,
+    store: Store,
+    work: Path,
+    record: dict[str, Any],
+    status: str,
+    error: dict[str, str] | None,
+    begun: float,
+) -> StoredRun:
     record["status"], record["error"] = status, error
     timings = record["timings"]
     timings["finished"] = datetime.now(UTC).isoformat()
     timings["wall_s"] = round(time.perf_counter() - begun, 4)
-    record["peak_memory_mib"] = peak_memory(shop.execution.device)
+    record["peak_memory_mib"] = peak_memory(record["environment"]["device"])
     (work / "checkpoint.safetensors").unlink(missing_ok=True)
     for leftover in work.glob(".*.part"):
         leftover.unlink(missing_ok=True)
-    return shop.store.publish(work, run.name, record)
+    return store.publish(work, run.name, record)
 
 
 def make_job(run: PlannedRun, shop: Workshop) -> tuple[Job, tuple[Condition, ...], SplitTensors]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib.metadata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -23,6 +23,9 @@ from ..samples import Samples, choose_level, data_spec
 from ..schedules import MASK_VERSION, Complete, Schedule, canonical, check_schedule, parse_schedule, presets
 from ..spec import DataSpec, Level
 from .schema import DataEntry, MethodEntry, Protocol, ScheduleEntry
+
+if TYPE_CHECKING:
+    from .data import DataSource
 
 # Raised by every change of the engine that changes numbers.
 ENGINE_NUMERICS = 1
@@ -155,25 +158,33 @@ class Plan:
         execution: Where and how.
         data: The data sets.
         runs: Runs in the order they are computed.
+        source: Where the data were loaded from; ``None`` for data that were made in memory.
     """
 
     protocol: Protocol
     execution: Execution
     data: tuple[DataPlan, ...]
     runs: tuple[PlannedRun, ...]
+    source: DataSource | None = None
 
     def shard(self, index: int, count: int) -> Plan:
         """Part ``index`` of ``count`` (counted from 1); the parts together are the plan."""
         return replace(self, runs=self.runs[index - 1 :: count])
 
 
-def make_plan(protocol: Protocol, data: Sequence[DataPlan], execution: Execution) -> Plan:
+def make_plan(
+    protocol: Protocol,
+    data: Sequence[DataPlan],
+    execution: Execution,
+    source: DataSource | None = None,
+) -> Plan:
     """Expands a protocol.
 
     Args:
         protocol: The protocol.
         data: Its data sets, loaded (``load_data``).
         execution: Where and how runs are computed.
+        source: Where the data were loaded from, for workers that load them again.
 
     Raises:
         UserError: A method, profile, hyper-parameter or condition can't be used.
@@ -189,7 +200,7 @@ def make_plan(protocol: Protocol, data: Sequence[DataPlan], execution: Execution
         for run in (_planned(protocol, plan, execution, variant, fold, train, seed),)
     ]
     _refuse_twins(runs)
-    return Plan(protocol, execution, tuple(data), tuple(runs))
+    return Plan(protocol, execution, tuple(data), tuple(runs), source)
 
 
 def parse_conditions(

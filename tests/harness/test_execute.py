@@ -124,12 +124,9 @@ def test_an_interrupted_run_leaves_its_checkpoint_and_continues(tmp_path):
     (whole,) = execute(plan, store, Quiet()).computed
 
     class Interrupts(Quiet):
-        def run_started(self, run):
-            def report(stage, progress):
-                if progress.step == 2:
-                    raise KeyboardInterrupt
-
-            return report
+        def epoch_done(self, run, stage, step, loss):
+            if step == 2:
+                raise KeyboardInterrupt
 
     broken = Store(tmp_path / "broken")
     with pytest.raises(KeyboardInterrupt):

@@ -55,4 +55,5 @@ def tiny_plan(folder: Path, *settings: str, extra: str = "", source: DataSource 
     """The plan of the tiny protocol under some ``key=value`` settings."""
     protocol = load_protocol(write_tiny(folder, extra), Overrides(settings))
     execution = Execution("cpu", protocol.compute.threads, protocol.compute.precision)
-    return make_plan(protocol, load_data(protocol, source or DataSource()), execution)
+    source = source or DataSource()
+    return make_plan(protocol, load_data(protocol, source), execution, source)

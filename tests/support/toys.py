@@ -7,6 +7,8 @@ anchors with moving averages, and a support bank of training samples behind ever
 
 from __future__ import annotations
 
+import os
+import signal
 from typing import Literal
 
 import torch
@@ -134,6 +136,12 @@ class GoesWrong(Method[RaisesParameters]):
         loss = task_loss(outputs, batch.labels, batch.real, self.spec.task)
         if self.epoch == 1 and self.parameters_.how == "raise":
             raise RuntimeError("the method broke")
+        if self.epoch == 1 and self.parameters_.how == "killed":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if self.epoch == 1 and self.parameters_.how == "hang":
+            # In C, as a hanging kernel: no signal handler of Python's gets a turn.
+            signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+            signal.sigwait({signal.SIGUSR2})
         if self.epoch == 1 and self.parameters_.how == "nan":
             loss = loss * float("nan")
         return {"total": loss}

@@ -1,0 +1,128 @@
+"""Runs as tasks of Ray: a real local Ray, and a real cluster of which a machine is killed."""
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from imer_bench.harness.cli.display import Quiet
+from imer_bench.harness.errors import UserError
+from imer_bench.harness.execute import execute
+from imer_bench.harness.executors.cluster import RayWorkers, connect
+from imer_bench.harness.executors.request import PlanRequest
+from imer_bench.harness.store import Store
+
+from tiny import tiny_plan
+
+ray = pytest.importorskip("ray", reason="Ray is not installed")
+ROOT = Path(__file__).resolve().parents[3]
+SUPPORT = ROOT / "tests" / "support"
+SOUND = """
+[[methods]]
+name = "constant"
+
+[[methods]]
+name = "toys:TWO_STAGES"
+label = "stages"
+parameters = { epochs = 4, stage1_epochs = 2 }
+"""
+KILLED = """
+[[methods]]
+name = "toys:GOES_WRONG"
+label = "killed"
+parameters = { how = "killed" }
+"""
+
+
+@pytest.fixture(autouse=True)
+def _paths(monkeypatch, tmp_path):
+    """Workers find this checkout and the toys, and nothing of ours under the bare name `datasets`."""
+    (tmp_path / "path").mkdir()
+    (tmp_path / "path" / "imer_bench").symlink_to(ROOT / "imer_bench")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path / "path"), str(SUPPORT)]))
+    yield
+    ray.shutdown()
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {
+        f"{path.parent.name}/{path.name}": path.read_bytes()
+        for pattern in ("predictions.parquet", "model.safetensors")
+        for path in folder.glob(f"runs/*/{pattern}")
+    }
+
+
+class Notes(Quiet):
+    def __init__(self):
+        self.started, self.epochs, self.notes = [], 0, []
+
+    def run_started(self, run):
+        self.started.append(run.address)
+
+    def epoch_done(self, run, stage, step, loss):
+        self.epochs += 1
+
+    def note(self, text):
+        self.notes.append(text)
+
+
+def test_ray_gives_the_results_of_this_process_and_a_dead_worker_is_a_hole(tmp_path):
+    plan = tiny_plan(tmp_path, extra=SOUND + KILLED)
+    one, two = Store(tmp_path / "one"), Store(tmp_path / "two")
+    display = Notes()
+    request = PlanRequest.of(plan, two.folder)
+    outcome = execute(plan, two, display, workers=lambda: RayWorkers(request, 2))
+    (failed,) = outcome.failed
+    assert failed.record["identity"]["label"] == "killed"
+    assert failed.record["error"]["type"] == "WorkerLost"
+    assert len(outcome.computed) == 4
+    assert display.epochs > 0
+    assert not ray.is_initialized()  # what was started here has ended here
+    execute(tiny_plan(tmp_path, extra=SOUND), one, Quiet())
+    assert contents(one.folder) == contents(two.folder)
+
+
+def test_an_address_without_a_cluster_is_an_error_that_names_it():
+    with pytest.raises(UserError, match=r"127\.0\.0\.1:1"):
+        connect("127.0.0.1:1", 1)
+
+
+@pytest.mark.slow
+def test_a_killed_machine_loses_nothing_and_doubles_nothing(tmp_path):
+    from ray.cluster_utils import Cluster
+
+    plan = tiny_plan(
+        tmp_path,
+        "compute.epochs=150",
+        "compute.checkpoint_seconds=0",
+        "train.seeds=[1, 2, 3]",
+        extra=SOUND,
+    )
+    one, two = Store(tmp_path / "one"), Store(tmp_path / "two")
+    execute(plan, one, Quiet())
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    try:
+        nodes = [cluster.add_node(num_cpus=1) for _ in range(3)]
+        killed = []
+
+        class Kills(Notes):
+            def epoch_done(self, run, stage, step, loss):
+                super().epoch_done(run, stage, step, loss)
+                if not killed and self.epochs > 20:
+                    killed.append(time.monotonic())
+                    cluster.remove_node(nodes[0], allow_graceful=False)
+
+        display = Kills()
+        request = PlanRequest.of(plan, two.folder)
+        outcome = execute(plan, two, display, workers=lambda: RayWorkers(request, 1, cluster.address))
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
+    assert killed
+    assert any("continues from its checkpoint" in note for note in display.notes)
+    addresses = [run.address for run in outcome.computed]
+    assert sorted(addresses) == sorted(run.address for run in plan.runs)
+    assert {run.status for run in outcome.computed} == {"finished"}
+    assert contents(one.folder) == contents(two.folder)
+    assert not list((two.folder / "work").glob("*"))

@@ -1,0 +1,212 @@
+"""Several runs at a time in processes: the same numbers, and nothing lost when a process is."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from imer_bench.harness.cli.display import Quiet
+from imer_bench.harness.errors import UserError
+from imer_bench.harness.execute import execute
+from imer_bench.harness.executors import processes
+from imer_bench.harness.executors.processes import ProcessWorkers
+from imer_bench.harness.executors.request import PlanRequest
+from imer_bench.harness.protocol.plan import make_plan
+from imer_bench.harness.store import Store
+
+from tiny import tiny_plan, write_tiny
+
+ROOT = Path(__file__).resolve().parents[3]
+SUPPORT = ROOT / "tests" / "support"
+SEVERAL = """
+[[methods]]
+name = "constant"
+
+[[methods]]
+name = "toys:TWO_STAGES"
+label = "stages"
+parameters = { epochs = 4, stage1_epochs = 2 }
+"""
+WRONG = '[[methods]]\nname = "toys:GOES_WRONG"\nlabel = "wrong"\nparameters = { how = "{how}" }\n'
+MATCHED = ["comparison.regime=matched", "train={seeds=[1,2]}", 'validation={conditions=["complete"]}']
+
+
+def bench(folder: Path, *arguments: object, **options) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, str(ROOT / "bench.py"), *map(str, arguments)],
+        cwd=folder,
+        env={**os.environ, "IMER_NO_MLFLOW": "1", "IMER_NO_REPORT": "1", "PYTHONPATH": str(SUPPORT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **options,
+    )
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Predictions and weights of all runs, byte for byte."""
+    return {
+        f"{path.parent.name}/{path.name}": path.read_bytes()
+        for pattern in ("predictions.parquet", "model.safetensors")
+        for path in folder.glob(f"runs/*/{pattern}")
+    }
+
+
+def workers(plan, store, jobs=2):
+    return lambda: ProcessWorkers(PlanRequest.of(plan, store.folder), jobs)
+
+
+def wait_for(condition, seconds=90):
+    end = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.02)
+    return found
+
+
+def test_two_at_a_time_give_the_results_of_one_at_a_time_byte_for_byte(tmp_path):
+    plan = tiny_plan(tmp_path, *MATCHED, extra=SEVERAL)
+    one, two = Store(tmp_path / "one"), Store(tmp_path / "two")
+    execute(plan, one, Quiet())
+    seen = []
+    outcome = execute(plan, two, Quiet(), on_run=seen.append, workers=workers(plan, two))
+    assert len(outcome.computed) == len(seen) == len(plan.runs) == 18
+    assert contents(one.folder) == contents(two.folder)
+    # Nothing is repeated, and nobody is started for nothing.
+    again = execute(plan, two, Quiet(), workers=lambda: pytest.fail("workers for finished runs"))
+    assert (again.reused, again.computed) == (18, [])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_run_whose_process_is_killed_continues_in_another_one(tmp_path):
+    settings = ["--set", "compute.epochs=400", "--set", "compute.checkpoint_seconds=0", "--seeds", "1,2"]
+    path = write_tiny(tmp_path)
+    process = bench(tmp_path, "--protocol", path, "--jobs", "2", *settings)
+    folder = tmp_path / "results" / "tiny"
+    checkpoint = wait_for(lambda: list(folder.glob("work/*/checkpoint.safetensors")))[0]
+    held = folder / "locks" / f"{checkpoint.parent.name}.lock"
+    (victim,) = wait_for(
+        lambda: [
+            child
+            for child in psutil.Process(process.pid).children(recursive=True)
+            if any(Path(file.path) == held for file in child.open_files())
+        ]
+    )
+    victim.kill()
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    assert "continues from its checkpoint" in err
+    assert "2 runs computed" in out
+    unbroken = bench(tmp_path, "--protocol", path, "--results", tmp_path / "whole", *settings)
+    assert unbroken.wait() == 0
+    assert contents(folder) == contents(tmp_path / "whole" / "tiny")
+
+
+def test_a_method_that_kills_its_process_is_a_hole_and_the_rest_goes_on(tmp_path):
+    plan = tiny_plan(tmp_path, extra=WRONG.replace("{how}", "killed") + '[[methods]]\nname = "constant"\n')
+    store = Store(tmp_path / "results")
+    outcome = execute(plan, store, Quiet(), workers=workers(plan, store))
+    assert sorted(run.status for run in outcome.computed) == ["failed", "finished", "finished"]
+    (failed,) = outcome.failed
+    assert failed.record["error"]["type"] == "WorkerLost"
+    assert "SIGKILL" in failed.record["error"]["message"]
+    assert not (store.folder / "work" / failed.address).exists()
+
+
+def test_a_run_that_hangs_is_stopped_by_force_once_it_is_silent_for_its_whole_limit(tmp_path):
+    plan = tiny_plan(
+        tmp_path,
+        "compute.max_minutes=0.1",
+        extra=WRONG.replace("{how}", "hang") + '[[methods]]\nname = "constant"\n',
+    )
+    store = Store(tmp_path / "results")
+    outcome = execute(plan, store, Quiet(), workers=workers(plan, store))
+    (failed,) = outcome.failed
+    assert failed.record["error"]["type"] == "TimeLimit"
+    assert len(outcome.computed) == 3
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_no_worker_outlives_its_command(tmp_path, how):
+    path = write_tiny(tmp_path)
+    settings = ["--set", "compute.epochs=4000", "--set", "compute.checkpoint_seconds=0", "--seeds", "1,2"]
+    # A runner may start us with SIGINT ignored, which children inherit.
+    process = bench(
+        tmp_path,
+        *("--protocol", path, "--jobs", "2", *settings),
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    folder = tmp_path / "results" / "tiny"
+    wait_for(lambda: len(list(folder.glob("work/*/checkpoint.safetensors"))) == 2)
+    children = psutil.Process(process.pid).children(recursive=True)
+    process.send_signal(how)
+    _, err = process.communicate(timeout=60)
+    if how == signal.SIGINT:
+        assert process.returncode == 130
+        assert "continues where it stopped" in err
+    _, alive = psutil.wait_procs(children, timeout=30)
+    assert not alive
+    assert not list(folder.glob("runs/*"))
+    assert len(list(folder.glob("work/*/checkpoint.safetensors"))) == 2
+
+
+def test_workers_that_cannot_load_the_data_end_the_command_with_their_reason(tmp_path):
+    (tmp_path / "toml").mkdir()
+    plan = tiny_plan(tmp_path / "toml")
+    store = Store(tmp_path / "results")
+    gone = plan.protocol.model_copy(
+        update={"data": (plan.protocol.data[0].model_copy(update={"set": "gone", "synthetic": None}),)}
+    )
+    request = PlanRequest.of(plan, store.folder)
+    broken = PlanRequest(gone, request.source, request.execution, request.results, request.directory)
+    with pytest.raises(UserError, match="gone"):
+        execute(plan, store, Quiet(), workers=lambda: ProcessWorkers(broken, 2))
+    assert not list(store.runs())
+
+
+def test_data_made_in_memory_have_no_workers(tmp_path):
+    plan = tiny_plan(tmp_path)
+    with pytest.raises(UserError, match="in memory"):
+        PlanRequest.of(make_plan(plan.protocol, plan.data, plan.execution), tmp_path)
+
+
+def test_no_second_run_is_given_out_where_memory_would_not_last(tmp_path, monkeypatch):
+    plan = tiny_plan(tmp_path)
+    some = ProcessWorkers(PlanRequest.of(plan, tmp_path / "results"), 4)
+    monkeypatch.setattr(processes, "available_memory", lambda: 2**29)
+    assert some.room(0)  # one run can always be tried
+    assert not some.room(1)
+    monkeypatch.setattr(processes, "available_memory", lambda: 2**31)
+    assert some.room(1)
+    assert not some.room(4)
+
+
+def test_jobs_and_executors_that_make_no_sense_are_refused(tmp_path):
+    path = write_tiny(tmp_path)
+    for arguments, code, words in [
+        (("--jobs", "none"), 2, "auto"),
+        (("--ray-address", "auto"), 1, "--executor ray"),
+    ]:
+        process = bench(tmp_path, "--protocol", path, *arguments)
+        _, err = process.communicate(timeout=60)
+        assert process.returncode == code
+        assert words in err
+
+
+def test_costs_are_remembered_and_shown_by_the_plan(tmp_path):
+    path = write_tiny(tmp_path, '[[methods]]\nname = "constant"\n')
+    assert bench(tmp_path, "--protocol", path, "--methods", "constant").wait() == 0
+    process = bench(tmp_path, "plan", "--protocol", path, "--seeds", "1,2", "--json", "--workers", "1,2")
+    summary = json.loads(process.communicate(timeout=60)[0])
+    assert summary["methods"]["constant"]["measured"] is True
+    assert summary["methods"]["constant"]["seconds"] > 0
+    assert summary["methods"]["late_fusion"]["seconds"] is None
+    assert summary["estimate"]["runs"] == 3
+    assert summary["estimate"]["known"] == 1
+    assert [item["at_a_time"] for item in summary["estimate"]["workers"]] == [1, 2]
