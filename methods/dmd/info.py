@@ -213,6 +213,7 @@ INFO = MethodInfo(
         commit="516d4e116c22220e08873fa38df828d1a0d6f7e8",
         licence="MIT",
     ),
+    numerics_version=2,
     wants_tokens=True,
     applies=applies,
 )

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from .distillation import GraphDistillation, UnitSettings, edge_pairs, prior
 from .info import DMDParameters
-from .transformer import Encoder
+from .transformer import Dropouts, Encoder, Reading, encode
 
 # Order of the nodes of both graphs, and of the sources of a target; further modalities follow.
 GRAPH_ORDER = ("text", "vision", "audio")
@@ -234,16 +234,8 @@ class DMDNetwork(nn.Module):
         shared = {name: part.shared.transpose(1, 2) for name, part in parts.items()}
         exclusive = {name: part.exclusive.transpose(1, 2) for name, part in parts.items()}
 
-        states = [
-            self._pool(
-                self.shared_encoders[name](shared[name], query_valid=steps.get(name)),
-                shared[name],
-                steps.get(name),
-            )
-            for name in self.names
-        ]
-        common = torch.cat(states, dim=-1)
-        reinforced = {name: self._reinforce(name, exclusive, steps) for name in self.names}
+        common = torch.cat(self._shared_states(shared, steps), dim=-1)
+        reinforced = self._reinforce(exclusive, steps)
 
         own = {name: torch.sigmoid(self.gates[name](reinforced[name])) for name in self.names}
         all_shared = torch.sigmoid(self.shared_gate(common))
@@ -279,23 +271,49 @@ class DMDNetwork(nn.Module):
         margin = self.margin[name](shared.flatten(1))
         return Decoupled(origin, exclusive, shared, recon, self.private[name](recon), margin)
 
-    def _reinforce(self, target: str, exclusive: Mapping[str, Tensor], steps: Mapping[str, Tensor]) -> Tensor:
-        """E ``[B, (M-1)d]``: what a modality's exclusive part learns from the others."""
-        query, valid = exclusive[target], steps.get(target)
-        seen = []
-        for source in self.sources[target]:
-            encoder = self.cross[f"{target}_from_{source}"]
-            if self.hp.crossmodal:
-                seen.append(encoder(query, exclusive[source], valid, steps.get(source)))
-            else:
-                seen.append(encoder(query, query_valid=valid))
-        memory = self.memory[target](torch.cat(seen, dim=-1), query_valid=valid)
-        return self._pool(memory, query, valid)
+    def _shared_states(self, shared: Mapping[str, Tensor], steps: Mapping[str, Tensor]) -> list[Tensor]:
+        """What stands for the shared part of each modality, ``[B, d]``."""
+        readings = [
+            Reading(self._coder("shared_encoders", n), shared[n], query_valid=steps.get(n))
+            for n in self.names
+        ]
+        return self._pooled(readings, shared, steps)
 
-    def _pool(self, encoded: Tensor, given: Tensor, valid: Tensor | None) -> Tensor:
-        """The step ``[B, e]`` that stands for a sequence ``[B, T, e]``."""
+    def _reinforce(self, exclusive: Mapping[str, Tensor], steps: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """E ``[B, (M-1)d]`` of each modality: what its exclusive part learns from the others."""
+        readings = []
+        for target, sources in self.sources.items():
+            for source in sources:
+                encoder = self._coder("cross", f"{target}_from_{source}")
+                seen = exclusive[source] if self.hp.crossmodal else None
+                seen_valid = steps.get(source) if self.hp.crossmodal else None
+                readings.append(Reading(encoder, exclusive[target], seen, steps.get(target), seen_valid))
+        learned = iter(encode(readings))
+        joined = {
+            target: torch.cat([next(learned) for _ in sources], dim=-1)
+            for target, sources in self.sources.items()
+        }
+        memories = [
+            Reading(self._coder("memory", n), joined[n], query_valid=steps.get(n)) for n in self.names
+        ]
+        return dict(zip(self.names, self._pooled(memories, exclusive, steps), strict=True))
+
+    def _coder(self, group: str, name: str) -> Encoder:
+        encoder = getattr(self, group)[name]
+        assert isinstance(encoder, Encoder)
+        return encoder
+
+    def _pooled(
+        self, readings: Sequence[Reading], given: Mapping[str, Tensor], steps: Mapping[str, Tensor]
+    ) -> list[Tensor]:
+        """The step ``[B, e]`` that stands for each modality's encoded sequence."""
         if self.hp.pool == "last":
-            return encoded[:, -1]
+            return [encoded[:, -1] for encoded in encode(readings, last=True)]
+        encoded = zip(self.names, encode(readings), strict=True)
+        return [self._last_valid(states, given[name], steps.get(name)) for name, states in encoded]
+
+    def _last_valid(self, encoded: Tensor, given: Tensor, valid: Tensor | None) -> Tensor:
+        """The last valid step ``[B, e]`` of a sequence ``[B, T, e]``."""
         valid = given[..., 0] != 0 if valid is None else valid
         steps = torch.arange(1, valid.shape[1] + 1, device=valid.device)
         last = (valid * steps).amax(dim=1)
@@ -306,17 +324,10 @@ class DMDNetwork(nn.Module):
     def _encoder(self, width: int, layers: int, longest: int, source: str) -> Encoder:
         hp = self.hp
         attention = {"audio": hp.attn_dropout_audio, "vision": hp.attn_dropout_vision}
-        return Encoder(
-            width,
-            hp.heads,
-            layers,
-            longest,
-            attn_dropout=attention.get(source, hp.attn_dropout),
-            relu_dropout=hp.relu_dropout,
-            res_dropout=hp.res_dropout,
-            embed_dropout=hp.embed_dropout,
-            causal=hp.attn_mask,
+        dropouts = Dropouts(
+            attention.get(source, hp.attn_dropout), hp.relu_dropout, hp.res_dropout, hp.embed_dropout
         )
+        return Encoder(width, hp.heads, layers, longest, dropouts, hp.attn_mask)
 
     def _each(self, build: Callable[[str], nn.Module]) -> nn.ModuleDict:
         """One module per modality."""
