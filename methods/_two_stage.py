@@ -87,7 +87,7 @@ class TwoStageMethod(Method[P]):
     def build_optimizers(self, plan: StagePlan) -> list[torch.optim.Optimizer]:
         """One Adam over all parameters; those without a gradient do not move."""
         hp = self.parameters_
-        return [torch.optim.Adam(self.parameters(), lr=hp.lr, weight_decay=hp.weight_decay)]
+        return [torch.optim.Adam(self.parameters(), lr=hp.lr, weight_decay=hp.weight_decay, fused=True)]
 
     def validation_losses(self, batch: Batch) -> Mapping[str, Tensor]:
         """Loss and accuracy (regression: mean absolute error) of each modality in the first stage."""

@@ -83,8 +83,12 @@ def metric_space(features: Tensor, metric: Metric) -> Tensor:
 
 def one_hot_classes(log_p: Tensor, available: Tensor) -> Tensor:
     """One-hot predicted classes ``[M, B, C]``, zero where the modality is absent."""
-    predicted = F.one_hot(log_p.argmax(dim=-1), log_p.shape[-1])
-    return (predicted * available[..., None]).to(log_p.dtype)
+    return (_one_hot(log_p.argmax(dim=-1), log_p.shape[-1]) & available[..., None]).to(log_p.dtype)
+
+
+def _one_hot(classes: Tensor, count: int) -> Tensor:
+    """``[..., count]`` bool; torch's own reads the classes back to check them."""
+    return classes[..., None] == torch.arange(count, device=classes.device)
 
 
 def class_means(features: Tensor, assigned: Tensor) -> Tensor:
@@ -249,7 +253,7 @@ class SemanticGraph(nn.Module):
             own = (encoded.fused @ self.learnable_centres.T).argmax(dim=-1)
         else:
             own = encoded.fused_p.argmax(dim=-1)
-        chosen = F.one_hot(own, encoded.fused_p.shape[-1]) * encoded.valid[:, None]
+        chosen = _one_hot(own, encoded.fused_p.shape[-1]) & encoded.valid[:, None]
         if self.edges == "no_centre_edges":
             chosen = torch.zeros_like(chosen)
         near = proximity(metric_space(encoded.features, self.metric), centres.near_means)

@@ -216,6 +216,7 @@ INFO = MethodInfo(
         commit="ab085ba0d7d19ca01fc274ccc2f0ef224a821d3d",
         licence="none",
     ),
+    numerics_version=2,
     batch_dependent=frozenset({"published", "first_upload"}),
     applies=_applies,
 )

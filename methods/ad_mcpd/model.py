@@ -397,7 +397,7 @@ class AdMcpd(Method[Parameters]):
         hp = self.parameters_
         kind = torch.optim.AdamW if hp.optimizer == "adamw" else torch.optim.Adam
         trainable = [p for p in self.parameters() if p.requires_grad]
-        return [kind(trainable, lr=hp.lr, weight_decay=hp.weight_decay)]
+        return [kind(trainable, lr=hp.lr, weight_decay=hp.weight_decay, fused=True)]
 
     def end_epoch(self, epoch: int, validation: Mapping[str, float]) -> None:
         """Steps the learning rate."""

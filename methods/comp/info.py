@@ -152,6 +152,7 @@ INFO = MethodInfo(
         commit="28192d3a5683543d7383e40898f9a98d1f114a08",
         licence="none",
     ),
+    numerics_version=2,
     applies=too_long,
     batch_dependent=frozenset({"published"}),
 )

@@ -133,7 +133,7 @@ class DMD(Method[DMDParameters]):
         groups: list[dict[str, Any]] = [{"params": rest}]
         if text:
             groups.append({"params": text, "lr": hp.bert_lr or hp.lr})
-        return [torch.optim.Adam(groups, lr=hp.lr, weight_decay=hp.weight_decay)]
+        return [torch.optim.Adam(groups, lr=hp.lr, weight_decay=hp.weight_decay, fused=True)]
 
     def start_stage(self, plan: StagePlan) -> None:
         """Fresh optimiser and plateau schedule."""

@@ -116,5 +116,6 @@ INFO = MethodInfo(
         commit="8cce4a0c9a50172abfa79971e77c71c40c1d733d",
         licence="none",
     ),
+    numerics_version=2,
     batch_dependent=frozenset({"published"}),
 )

@@ -233,7 +233,7 @@ class GCNet(Method[GCNetParameters]):
         others = [parameter for parameter in self.parameters() if id(parameter) not in held]
         decay = 0.0 if self._switched_decay else hp.weight_decay
         groups = [{"params": others}, {"params": head, "weight_decay": decay}]
-        return [torch.optim.Adam(groups, lr=hp.lr, weight_decay=hp.weight_decay)]
+        return [torch.optim.Adam(groups, lr=hp.lr, weight_decay=hp.weight_decay, fused=True)]
 
     def training_step(self, batch: Batch) -> Mapping[str, Tensor]:
         """One step of Adam. Rate 0 leaves the reconstruction head as it is (defect D13)."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
@@ -32,12 +33,13 @@ class Packing:
 
         Lengths are known on the host, so nothing is read back from the device.
         """
-        ordered, order = torch.sort(torch.tensor(lengths), descending=True, stable=True)
-        visited = torch.arange(steps)[:, None] < ordered[None, :]
-        time, rank = visited.nonzero(as_tuple=True)
-        places = order[rank] * steps + time
-        sizes = visited.sum(dim=1)
-        return cls(places.to(device, non_blocking=True), sizes[sizes > 0], (len(lengths), steps))
+        counts = np.array(lengths)
+        order = np.argsort(-counts, kind="stable")
+        visited = np.arange(steps)[:, None] < counts[order]
+        time, rank = visited.nonzero()
+        places = torch.from_numpy(order[rank] * steps + time)
+        sizes = torch.from_numpy(visited.sum(axis=1))
+        return cls(places.to(device, non_blocking=True), sizes[: max(lengths)], (len(lengths), steps))
 
     def pack(self, padded: Tensor) -> Tensor:
         """``[B, S, …]`` to rows ``[N, …]``."""

@@ -207,6 +207,7 @@ INFO = MethodInfo(
         commit="e45c6571dec12e2ab583055c84a865311d200c39",
         licence="GPL-3.0 (not used; implemented from a description)",
     ),
+    numerics_version=2,
     batch_dependent=frozenset({"original"}),
     applies=applies,
 )

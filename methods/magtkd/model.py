@@ -89,6 +89,12 @@ class MAGTKD(Method[MAGTKDParameters]):
             return tuple(name for name in self.fusion.names if name != teacher)
         return (self._stage.removeprefix(STUDENT),) if self._stage.startswith(STUDENT) else ()
 
+    def build_optimizers(self, plan: StagePlan) -> list[torch.optim.Optimizer]:
+        """AdamW on what the stage trains."""
+        hp = self.parameters_
+        trainable = [p for p in self.parameters() if p.requires_grad]
+        return [torch.optim.AdamW(trainable, lr=hp.lr, weight_decay=hp.weight_decay, fused=True)]
+
     def training_step(self, batch: Batch) -> Mapping[str, Tensor]:
         """One step of optimiser and schedule."""
         terms = super().training_step(batch)

@@ -93,4 +93,5 @@ INFO = MethodInfo(
         commit="2dceb57f9e6f4bc84c2fc8f4eb7c761ea64c9efc",
         licence="none",
     ),
+    numerics_version=2,
 )

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from imer_bench.harness.batch import Batch
 from imer_bench.harness.engine.evaluation import predict
@@ -12,7 +13,7 @@ from imer_bench.harness.engine.masking import draw
 from imer_bench.harness.engine.run import RunServices, SplitCache, Workshop, build_method, make_job
 from imer_bench.harness.engine.training import Training
 from imer_bench.harness.hashing import derive_seed
-from imer_bench.harness.language_models import LanguageModels
+from imer_bench.harness.language_models import LanguageModel, LanguageModels
 from imer_bench.harness.record import MethodInfo
 from imer_bench.harness.registry import method_class, method_info, method_names
 from imer_bench.harness.schedules import Fixed, Random
@@ -138,6 +139,68 @@ def test_prediction_needs_no_labels(tmp_path, models, name):
     with torch.no_grad():
         method.before_evaluation(training._view)
         method.predict(batch)
+
+
+class NoReads(TorchDispatchMode):
+    """Fails on what would make the host wait for a device: a value read, or a size that depends on one."""
+
+    FORBIDDEN = ("_local_scalar_dense", "nonzero", "masked_select", "unique", "is_nonzero", "equal.default")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.paused = False
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = str(func).removeprefix("aten.")
+        if not self.paused:
+            assert not name.startswith(self.FORBIDDEN), f"{name} reads from the device"
+            if name.startswith(("index.", "index_put")):
+                masks = [index for index in args[1] if index is not None and index.dtype == torch.bool]
+                assert not masks, f"{name} with a mask has a size that only the device knows"
+        return func(*args, **(kwargs or {}))
+
+    def pausing(self, function):
+        """The function, whose reads are of tensors that live on the CPU whatever the device."""
+
+        def call(*args, **kwargs):
+            self.paused = True
+            try:
+                return function(*args, **kwargs)
+            finally:
+                self.paused = False
+
+        return call
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_a_training_step_reads_nothing_from_the_device(tmp_path, models, name, monkeypatch):
+    training, _, method = prepare(tmp_path, models, name, "train.schedule=random-0.3")
+    step, guard, steps = method.training_step, NoReads(), []
+
+    def refuse(*_):
+        raise AssertionError("a tensor was taken to the host")
+
+    def watched(batch: Batch):
+        steps.append(1)
+        with monkeypatch.context() as patch, guard:
+            for reading in ("tolist", "numpy", "cpu"):
+                patch.setattr(torch.Tensor, reading, refuse)
+            for optimizer in method.optimizers:  # its counter of steps
+                patch.setattr(optimizer, "step", guard.pausing(optimizer.step))
+            for recurrent in (torch.nn.LSTM, torch.nn.GRU):  # the batch sizes of packed sequences
+                patch.setattr(recurrent, "forward", _paused_method(guard, recurrent.forward))
+            # The transformers library looks at its mask; that is its own, not the method's.
+            read = LanguageModel.encode_embeddings
+            patch.setattr(LanguageModel, "encode_embeddings", _paused_method(guard, read))
+            return step(batch)
+
+    method.training_step = watched
+    training.run()
+    assert steps
+
+
+def _paused_method(guard, forward):
+    return lambda self, *args, **kwargs: guard.pausing(forward)(self, *args, **kwargs)
 
 
 @pytest.mark.parametrize("name", TRAINED)
