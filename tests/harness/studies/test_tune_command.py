@@ -1,9 +1,11 @@
 """``bench.py tune`` as its user calls it: real processes, real kills, a real database."""
 
+import contextlib
 import csv
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -69,8 +71,12 @@ def bench(folder: Path, *arguments: object, **more: str) -> subprocess.Completed
 
 def trials(folder: Path) -> list[optuna.trial.FrozenTrial]:
     database = folder / "results" / "studies.db"
-    if not database.is_file() or not database.stat().st_size:
+    if not database.is_file():
         return []
+    # Optuna's reader would make the tables too, at the same time as the command: wait for its last one.
+    with contextlib.closing(sqlite3.connect(database)) as connection:
+        if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'alembic_version'").fetchall():
+            return []
     storage = f"sqlite:///{database}"
     names = optuna.get_all_study_names(storage)
     return optuna.load_study(study_name=names[0], storage=storage).get_trials() if names else []
