@@ -130,8 +130,7 @@ def execute(
     for run in runs:
         stored = store.find(run.address) if run.address in have else None
         if stored is not None and retry and stored.status != "finished":
-            store.remove(run.address)
-            stored = None
+            stored = _cleared(run, store)
         if stored is None:
             pending.append(run)
         else:
@@ -191,6 +190,16 @@ def _report(run: PlannedRun, display: Display) -> Report:
     return lambda stage, progress: display.epoch_done(
         run, stage.name, progress.step, progress.history[-1].get("train/total")
     )
+
+
+def _cleared(run: PlannedRun, store: Store) -> StoredRun | None:
+    """Removes a failed run, unless another process has repeated it in the meantime."""
+    with store.claim(run.address) as mine:
+        stored = store.find(run.address)
+        if mine and stored is not None and stored.status != "finished":
+            store.remove(run.address)
+            return None
+        return stored if mine else None
 
 
 def _count_reused(outcome: Outcome, stored: StoredRun) -> None:

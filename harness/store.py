@@ -28,7 +28,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from .files import write_json
+from .files import move_whole, write_json, writing
 
 RUN_SCHEMA = 1
 
@@ -97,7 +97,8 @@ class Store:
     def work_folder(self, address: str) -> Path:
         """Where a run in progress keeps its checkpoint."""
         folder = self.folder / "work" / address
-        folder.mkdir(parents=True, exist_ok=True)
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
         return folder
 
     def stage_file(self, address: str) -> Path:
@@ -114,18 +115,20 @@ class Store:
         """
         folder = self._runs / f"{folder_name(name)}-{record['address']}"
         write_json(work / "run.json", {**record, "name": folder.name})
-        self._runs.mkdir(parents=True, exist_ok=True)
         self.remove(record["address"])
-        os.replace(work, folder)
+        with writing(folder):
+            self._runs.mkdir(parents=True, exist_ok=True)
+            move_whole(work, folder)
         return self._read(folder)
 
     def remove(self, address: str) -> None:
         """Removes a run, to repeat it."""
+        doomed = self.folder / "work" / f"{address}.removed"
+        shutil.rmtree(doomed, ignore_errors=True)  # of a removal that was cut off
         for folder in self._runs.glob(f"*-{address}"):
-            doomed = self.folder / "work" / f"{address}.removed"
-            shutil.rmtree(doomed, ignore_errors=True)
-            doomed.parent.mkdir(parents=True, exist_ok=True)
-            os.replace(folder, doomed)
+            with writing(folder):
+                doomed.parent.mkdir(parents=True, exist_ok=True)
+                os.replace(folder, doomed)
             shutil.rmtree(doomed, ignore_errors=True)
 
     @contextmanager
@@ -140,10 +143,11 @@ class Store:
             Whether this process may work on it.
         """
         path = self.folder / "locks" / f"{address}.lock"
-        path.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(path)
         try:
-            lock.acquire(timeout=-1 if wait else 0)
+            with writing(path):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                lock.acquire(timeout=-1 if wait else 0)
         except Timeout:
             yield False
             return
@@ -155,4 +159,4 @@ class Store:
 
 def folder_name(name: str) -> str:
     """A name that is a valid folder name everywhere."""
-    return re.sub(r"[^A-Za-z0-9._+-]+", "_", name)[:120].strip("._") or "run"
+    return re.sub(r"[^A-Za-z0-9._+-]+", "_", name)[:120].strip("._-") or "run"

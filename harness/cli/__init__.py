@@ -41,7 +41,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: Arguments; those of the process if ``None``.
 
     Returns:
-        Exit code: 0 done, 1 the input or some run failed, 2 wrong usage, 130 interrupted.
+        Exit code: 0 done, 1 the input or some run failed, 2 wrong usage, 130 interrupted, 143
+        terminated (as a cluster does before it takes a machine away).
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help", "--version"):
@@ -65,17 +66,25 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _guarded(run: Callable[[argparse.Namespace], int], args: argparse.Namespace) -> int:
     from ..errors import UserError
+    from ..signals import Terminated, termination_interrupts
 
     try:
-        return run(args)
+        with termination_interrupts():
+            return run(args)
     except UserError as error:
         print(f"bench.py: {error}", file=sys.stderr)
         return 1
+    except Terminated:
+        print("terminated; the same command continues where it stopped", file=sys.stderr)
+        return 143
     except KeyboardInterrupt:
         print("interrupted; the same command continues where it stopped", file=sys.stderr)
         return 130
     except BrokenPipeError:
         sys.stderr.close()
+        return 1
+    except OSError as error:  # a folder that is full, read-only or gone; the message names the file
+        print(f"bench.py: {error}", file=sys.stderr)
         return 1
 
 

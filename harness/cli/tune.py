@@ -19,7 +19,7 @@ from .options import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from optuna.trial import FrozenTrial
 
@@ -76,6 +76,7 @@ def run(args: argparse.Namespace) -> int:
     protocol, data = _load(args)
     args.jobs = args.jobs or max(1, usable_cores() // protocol.compute.threads)
     labels = [variant.label for variant in protocol_variants(protocol)]
+    _refuse_shared_folders(labels)
     studies = args.results / (protocol.name + (SYNTHETIC_SUFFIX if args.synthetic else "")) / "studies"
     tuned: list[StudyPlan] = []
     failed = 0
@@ -109,13 +110,34 @@ def run(args: argparse.Namespace) -> int:
     return int(failed > 0)
 
 
+def _refuse_shared_folders(labels: Sequence[str]) -> None:
+    """Labels may differ in what a folder's name can't carry, or some systems don't tell apart."""
+    from ..errors import UserError
+    from ..store import folder_name
+
+    owner: dict[str, str] = {}
+    for label in labels:
+        other = owner.setdefault(folder_name(label).lower(), label)
+        if other != label:
+            raise UserError(
+                f"methods {other!r} and {label!r} would share the folder {folder_name(label)!r}; "
+                "give one another label"
+            )
+
+
 def _tune(args: argparse.Namespace, plan: StudyPlan, folder: Path) -> dict[str, Any]:
     """Runs or resumes one study and writes what it found."""
+    from ..studies.study import storage_faults
+
+    with storage_faults(_storage(args)):
+        return _tune_in(_storage(args), args, plan, folder)
+
+
+def _tune_in(url: str, args: argparse.Namespace, plan: StudyPlan, folder: Path) -> dict[str, Any]:
     from ..studies.output import write_definition, write_outputs
     from ..studies.plots import write_plots
     from ..studies.study import open_study, shown_url
 
-    url = _storage(args)
     study = open_study(plan, url, folder / plan.digest)
     write_definition(plan, folder)
     if not (args.quiet or args.json):
@@ -183,16 +205,18 @@ def worker(args: argparse.Namespace, label: str, parent: int | None) -> None:
         parent: Process id of the command, without which the worker stops; ``None``: it goes on.
     """
     from ..errors import UserError
+    from ..signals import termination_interrupts
     from ..store import folder_name
     from ..studies.definition import plan_study
-    from ..studies.study import parent_is_gone
+    from ..studies.study import parent_is_gone, storage_faults
 
     try:
-        protocol, data = _load(args)
-        plan = plan_study(protocol, data, execution_of(protocol, args.device), label, args.synthetic)
-        store = args.results / (protocol.name + (SYNTHETIC_SUFFIX if args.synthetic else ""))
-        folder = store / "studies" / folder_name(label)
-        _work(args, plan, folder, _storage(args), lambda: parent is not None and parent_is_gone(parent))
+        with termination_interrupts(), storage_faults(_storage(args)):
+            protocol, data = _load(args)
+            plan = plan_study(protocol, data, execution_of(protocol, args.device), label, args.synthetic)
+            store = args.results / (protocol.name + (SYNTHETIC_SUFFIX if args.synthetic else ""))
+            folder = store / "studies" / folder_name(label)
+            _work(args, plan, folder, _storage(args), lambda: parent is not None and parent_is_gone(parent))
     except UserError as error:
         print(f"bench.py tune: {error}", file=sys.stderr)
         sys.exit(1)

@@ -17,18 +17,20 @@ from __future__ import annotations
 
 import os
 import shutil
-import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from filelock import FileLock
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from ..errors import suggestion
+from ..files import move_whole, writing
 from .digests import features_digest, fingerprint, tokens_digest, utterances_digest
 from .errors import CorpusError
 from .manifest import MANIFEST, SCHEMA, FeatureEntry, LabelEntry, Manifest, TokenEntry, read_manifest
@@ -199,29 +201,59 @@ def write_corpus(folder: Path, contents: Contents, replace_existing: bool = Fals
     Raises:
         CorpusError: The folder exists, or the contents contradict themselves.
     """
-    if folder.exists() and not replace_existing:
-        raise CorpusError(f"{folder} exists; nothing was written")
     contents = ordered(contents)
     manifest = make_manifest(contents)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = folder.parent / f".{folder.name}.{uuid.uuid4().hex[:8]}.part"
-    temporary.mkdir()
-    try:
-        contents.utterances.to_parquet(temporary / UTTERANCES, index=False)
-        save_file(_tensors(contents), temporary / FEATURES)
-        (temporary / MANIFEST).write_text(
-            manifest.model_dump_json(by_alias=True, indent=1) + "\n", encoding="utf-8"
-        )
-        if folder.exists():
-            old = folder.parent / f".{folder.name}.{uuid.uuid4().hex[:8]}.old"
-            os.rename(folder, old)
-            os.rename(temporary, folder)
-            shutil.rmtree(old)
-        else:
-            os.rename(temporary, folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    with only_writer(folder):
+        if folder.exists() and not replace_existing:
+            raise CorpusError(f"{folder} exists; nothing was written")
+        temporary = folder.parent / f".{folder.name}.part"
+        temporary.mkdir()
+        try:
+            with writing(folder):
+                contents.utterances.to_parquet(temporary / UTTERANCES, index=False)
+                save_file(_tensors(contents), temporary / FEATURES)
+                (temporary / MANIFEST).write_text(
+                    manifest.model_dump_json(by_alias=True, indent=1) + "\n", encoding="utf-8"
+                )
+                if folder.exists():
+                    os.rename(folder, _old(folder))
+                move_whole(temporary, folder)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+            shutil.rmtree(_old(folder), ignore_errors=True)
     return manifest
+
+
+@contextmanager
+def only_writer(folder: Path) -> Iterator[None]:
+    """Holds a native folder while it is changed, after what a killed import left has been put right.
+
+    Args:
+        folder: The folder; may be absent. Held twice by one process it stays held until the end.
+    """
+    with writing(folder):
+        locks = folder.parent / ".locks"
+        locks.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(locks / f"{folder.name}.lock", is_singleton=True)
+        lock.acquire()
+    try:
+        if lock.lock_counter == 1:
+            _put_right(folder)
+        yield
+    finally:
+        lock.release()
+
+
+def _put_right(folder: Path) -> None:
+    if _old(folder).exists() and not folder.exists():  # killed between two renames
+        os.rename(_old(folder), folder)
+    shutil.rmtree(_old(folder), ignore_errors=True)
+    shutil.rmtree(folder.parent / f".{folder.name}.part", ignore_errors=True)
+
+
+def _old(folder: Path) -> Path:
+    """Where a data set lies while another one takes its place."""
+    return folder.parent / f".{folder.name}.old"
 
 
 def make_manifest(contents: Contents) -> Manifest:

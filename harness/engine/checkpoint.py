@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import json
+import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from ..files import written_whole
+
+
+class DamagedState(Exception):
+    """A file of state is cut off or changed: what it holds can't be trusted."""
 
 
 def save_state(path: Path, state: Any) -> None:
@@ -27,9 +33,11 @@ def save_state(path: Path, state: Any) -> None:
         TypeError: A leaf is neither a tensor nor a plain value.
     """
     tensors: dict[str, Tensor] = {}
-    structure = _take_apart(state, tensors)
+    structure = json.dumps(_take_apart(state, tensors))
+    tensors = {name: value.cpu() for name, value in tensors.items()}
+    metadata = {"structure": structure, "checksum": _checksum(structure, tensors)}
     with written_whole(path) as temporary:
-        save_file(tensors, temporary, metadata={"structure": json.dumps(structure)})
+        save_file(tensors, temporary, metadata=metadata)
 
 
 def load_state(path: Path, device: torch.device | str = "cpu") -> Any:
@@ -38,10 +46,29 @@ def load_state(path: Path, device: torch.device | str = "cpu") -> Any:
     Args:
         path: The file.
         device: Where tensors go.
+
+    Raises:
+        DamagedState: The file is not what was written.
     """
-    with safe_open(path, framework="pt", device=str(device)) as file:
-        structure = json.loads(file.metadata()["structure"])
-        return _put_together(structure, {name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        structure = metadata["structure"]
+        if metadata["checksum"] != _checksum(structure, tensors):
+            raise DamagedState(f"{path} is damaged: its content does not agree with its checksum")
+        moved = {name: value.to(device) for name, value in tensors.items()}
+        return _put_together(json.loads(structure), moved)
+    except (SafetensorError, KeyError, ValueError) as error:
+        raise DamagedState(f"{path} is damaged: {error}") from error
+
+
+def _checksum(structure: str, tensors: Mapping[str, Tensor]) -> str:
+    """A checksum against accidents: cut off, zeroed or mixed up on a disk that failed."""
+    total = zlib.crc32(structure.encode())
+    for name in sorted(tensors):
+        total = zlib.crc32(tensors[name].reshape(-1).view(torch.uint8).numpy().data, total)
+    return f"{total:08x}"
 
 
 def _take_apart(value: Any, tensors: dict[str, Tensor]) -> Any:

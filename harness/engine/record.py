@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import platform
 import resource
 import subprocess
@@ -132,6 +133,13 @@ def git_state() -> Mapping[str, Any]:
 
 def _device_name(device: str) -> str:
     return torch.cuda.get_device_name() if device == "cuda" else platform.machine()
+
+
+def free_memory(device: str) -> None:
+    """Gives memory back that a failed run held, before the next one starts."""
+    gc.collect()
+    if device == "cuda":
+        torch.cuda.empty_cache()
 
 
 def reset_peak_memory(device: str) -> None:

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import save_file
 
 from .. import metrics as metric_registry
-from ..files import write_json_lines
+from ..files import CannotWrite, write_json_lines, written_whole
 from ..hashing import derive_seed
 from ..language_models import LanguageModels
 from ..method import Method, Stage
@@ -24,9 +24,11 @@ from ..protocol.plan import Execution, Plan, PlannedRun
 from ..protocol.schema import Protocol
 from ..registry import method_class
 from ..store import Store, StoredRun
+from .deadline import deadline
 from .evaluation import Condition, mean_over, predict, score
 from .masking import conditions
 from .record import (
+    free_memory,
     mask_record,
     peak_memory,
     reported_metrics,
@@ -117,28 +119,38 @@ class Workshop:
 def compute(run: PlannedRun, shop: Workshop, report: Report | None = None) -> StoredRun:
     """Trains and tests a run and publishes it, also when it fails.
 
-    A failure (an exception of the method, a loss that is not finite, memory) is recorded; an
-    interruption leaves the checkpoint for the next time.
+    A failure (an exception of the method, a loss that is not finite, memory, the time limit) is
+    recorded; an interruption and a folder that takes no files leave the checkpoint for the next time.
 
     Args:
         run: The run; its address is claimed by the caller.
         shop: What the runs of this process share.
         report: Called after every epoch.
+
+    Raises:
+        KeyboardInterrupt: The run was interrupted.
+        CannotWrite: The results folder takes no files.
     """
     work = shop.store.work_folder(run.address)
     started = datetime.now(UTC)
     begun = time.perf_counter()
     record = run_record(run, shop.protocol, shop.execution, started)
     reset_peak_memory(shop.execution.device)
+    limit = shop.protocol.compute.max_minutes
     try:
         status, error = "finished", None
-        results = _train_and_test(run, shop, work, report)
+        with deadline(None if limit is None else 60 * limit):
+            results = _train_and_test(run, shop, work, report)
         record["timings"].update(results.pop("timings"))
         record.update(results)
+    except (KeyboardInterrupt, CannotWrite):
+        raise
     except (Diverged, NonFinitePrediction) as problem:
         status, error = "diverged", _error(problem)
-    except Exception as problem:
+    except BaseException as problem:  # a method that calls sys.exit() ends its run, and no other
         status, error = "failed", _error(problem)
+    if error is not None:
+        free_memory(shop.execution.device)
     return _publish(run, shop.store, work, record, status, error, begun)
 
 
@@ -246,7 +258,8 @@ def _train_and_test(run: PlannedRun, shop: Workshop, work: Path, report: Report 
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         method = build_method(run, services)
         checkpoint, every = work / "checkpoint.safetensors", protocol.compute.checkpoint_seconds
-        progress = _run_with_shared_stages(Training(job, method, report, checkpoint, every), run, shop)
+        training = Training(job, method, report, checkpoint, every)
+        progress = _run_with_shared_stages(training, run, shop)
         begun = time.perf_counter()
         predictions = [
             (condition, predict(method, test, condition.masks, job.evaluation_batch, job.precision))
@@ -257,7 +270,8 @@ def _train_and_test(run: PlannedRun, shop: Workshop, work: Path, report: Report 
     for condition, predicted in predictions:
         by_condition.setdefault(condition.name, []).append(score(predicted, labels, run.spec, job.metrics))
     store_predictions(work / "predictions.parquet", run, protocol, test, labels, predictions)
-    save_file(_weights(method), work / "model.safetensors")
+    with written_whole(work / "model.safetensors") as path:
+        save_file(_weights(method), path)
     write_json_lines(work / "history.jsonl", progress.history)
     if protocol.compute.audit:
         write_json_lines(work / "audit.jsonl", progress.audit)
@@ -276,6 +290,7 @@ def _train_and_test(run: PlannedRun, shop: Workshop, work: Path, report: Report 
         "best_epoch": best,
         "parameters_trained": sum(p.numel() for p in method.parameters() if p.requires_grad),
         "language_models": services.used,
+        **({"discarded": training.discarded} if training.discarded else {}),
         "timings": {
             "train_s": round(progress.train_seconds, 4),
             "validate_s": round(progress.evaluate_seconds, 4),
@@ -312,9 +327,22 @@ def _weights(method: Method) -> dict[str, torch.Tensor]:
     return {name: value.detach().cpu().clone().contiguous() for name, value in method.state_dict().items()}
 
 
-def _error(problem: Exception) -> dict[str, str]:
+def _error(problem: BaseException) -> dict[str, str]:
+    try:
+        message = str(problem) or type(problem).__name__
+    except Exception:
+        message = f"{type(problem).__name__}, which can't say what it is about"
+    if isinstance(problem, SystemExit):
+        message = f"the method asked the process to exit with {message}"
+    elif _is_out_of_memory(problem, message):
+        message = f"out of memory; a smaller batch_size needs less ({message})"
     return {
         "type": type(problem).__name__,
-        "message": str(problem) or type(problem).__name__,
+        "message": message,
         "traceback": "".join(traceback.format_exception(problem)),
     }
+
+
+def _is_out_of_memory(problem: BaseException, message: str) -> bool:
+    known = isinstance(problem, MemoryError | torch.cuda.OutOfMemoryError)
+    return known or "can't allocate memory" in message  # torch's words on a CPU, as a RuntimeError

@@ -18,12 +18,12 @@ import torch
 from torch import Tensor
 
 from ..batch import Batch
-from ..errors import UserError
 from ..hashing import derive_seed
 from ..method import Method, Stage, StagePlan
 from ..schedules import Schedule
 from ..spec import DataSpec
-from .checkpoint import load_state, save_state
+from .checkpoint import DamagedState, load_state, save_state
+from .deadline import TimeLimit
 from .evaluation import Condition, autocast, batches_in_order, mean_over, predict, score
 from .masking import draw
 from .means import Means
@@ -32,10 +32,6 @@ from .tensors import Masks, SplitTensors
 
 class Diverged(Exception):
     """The loss or a parameter is no longer a finite number."""
-
-
-class TimeLimit(UserError):
-    """The run is over its time limit."""
 
 
 @dataclass(frozen=True)
@@ -141,6 +137,7 @@ class Training:
         self.job = job
         self.method = method
         self.progress = Progress()
+        self.discarded: list[str] = []  # damaged files of state that were not used
         self._stages = tuple(stage for stage in method.stages() if stage.epochs > 0)
         self._report = report
         self._checkpoint = checkpoint
@@ -374,9 +371,16 @@ class Training:
 
     def _resume(self, shared: Path | None) -> bool:
         for path in (self._checkpoint, shared):
-            if path is not None and path.is_file():
-                self._restore(load_state(path, self.job.train.device))
-                return True
+            if path is None or not path.is_file():
+                continue
+            try:
+                state = load_state(path, self.job.train.device)
+            except DamagedState as damage:
+                self.discarded.append(f"{damage}; computed again")
+                path.unlink()
+                continue
+            self._restore(state)
+            return True
         return False
 
     def _restore(self, state: Mapping[str, Any]) -> None:

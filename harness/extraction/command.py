@@ -103,7 +103,7 @@ def _run(args: argparse.Namespace, settings: Mapping[str, Settings]) -> int:
     from ..corpus.catalogue import data_sets, import_root
     from ..corpus.commands import label_argument
     from ..corpus.manifest import read_manifest
-    from ..corpus.native import load_contents, make_manifest, ordered, write_corpus
+    from ..corpus.native import load_contents, make_manifest, only_writer, ordered, write_corpus
     from .extract import extract
     from .merge import onto, with_features
     from .progress import Quiet, Terminal
@@ -116,8 +116,9 @@ def _run(args: argparse.Namespace, settings: Mapping[str, Settings]) -> int:
     labels = tuple(label_argument(text) for text in args.label)
     options = SourceOptions(args.name, info, labels, tuple(args.media))
     sources = read_sources(args.layout, args.source, options)
-    exists = (folder / "manifest.json").is_file()
-    contents = onto(load_contents(folder) if exists else None, sources.contents)
+    with only_writer(folder):
+        exists = (folder / "manifest.json").is_file()
+        contents = onto(load_contents(folder) if exists else None, sources.contents)
     with Quiet() if args.quiet else Terminal() as progress:
         features, reports = extract(
             sources, settings, args.cache or root / ".features", _device(args.device), progress

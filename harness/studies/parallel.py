@@ -7,7 +7,10 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from ..signals import Terminated
+
 _POLL_SECONDS = 0.2
+_PATIENCE_SECONDS = 5.0
 # A worker that the system killed (memory) is replaced this often; its trial is queued again.
 _REPLACEMENTS = 3
 
@@ -45,18 +48,27 @@ def run_workers(target: Callable[..., None], arguments: tuple[Any, ...], jobs: i
                     running.append(start())
                 else:
                     codes.append(process.exitcode)
-    except BaseException:
-        _stop(running)
+    except BaseException as error:
+        # Ctrl-C reaches the workers too, and they queue their trials again.
+        told = isinstance(error, KeyboardInterrupt) and not isinstance(error, Terminated)
+        _stop(running, told)
         raise
     return codes
 
 
-def _stop(processes: list[Any]) -> None:
-    # Ctrl-C reaches the workers too, and they queue their trials again; others are ended.
-    end = time.monotonic() + 5
+def _stop(processes: list[Any], told: bool) -> None:
+    """Ends workers: those that were told by themselves, others when asked, the rest by force."""
+    if told:
+        _join(processes)
+    for process in processes:
+        process.terminate()
+    _join(processes)
+    for process in processes:
+        process.kill()
+    _join(processes)
+
+
+def _join(processes: list[Any]) -> None:
+    end = time.monotonic() + _PATIENCE_SECONDS
     for process in processes:
         process.join(max(0.0, end - time.monotonic()))
-    for process in processes:
-        if process.is_alive():
-            process.terminate()
-            process.join()

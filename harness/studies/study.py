@@ -149,6 +149,30 @@ def open_study(plan: StudyPlan, url: str, folder: Path) -> optuna.Study:
     return study
 
 
+@contextlib.contextmanager
+def storage_faults(url: str) -> Iterator[None]:
+    """Turns what is wrong with a storage into an error that says what to do.
+
+    Args:
+        url: The storage, with or without its password.
+    """
+    import sqlalchemy.exc
+
+    try:
+        yield
+    except (optuna.exceptions.StorageInternalError, sqlalchemy.exc.SQLAlchemyError) as error:
+        inner: BaseException = error
+        while not isinstance(inner, sqlalchemy.exc.DBAPIError) and inner.__cause__ is not None:
+            inner = inner.__cause__
+        words = str(getattr(inner, "orig", None) or inner).splitlines()[0]
+        advice = "the same command continues when it can be used"
+        if "locked" in words:
+            advice = "another process holds it; the same command continues when it is free"
+        elif "malformed" in words or "not a database" in words:
+            advice = "it is damaged: move it away, and the same command starts the study anew"
+        raise UserError(f"--storage {shown_url(url)}: {words}; {advice}") from error
+
+
 def _storage(url: str) -> optuna.storages.RDBStorage:
     import sqlalchemy.exc
 
@@ -167,9 +191,9 @@ def _storage(url: str) -> optuna.storages.RDBStorage:
                     grace_period=_GRACE,
                     heartbeat_stale_trial_callback=requeue,
                 )
-            except (sqlalchemy.exc.OperationalError, sqlalchemy.exc.IntegrityError) as error:
+            except (sqlalchemy.exc.OperationalError, sqlalchemy.exc.IntegrityError):
                 if attempt == 3:
-                    raise UserError(f"--storage: the database can't be used: {error}") from None
+                    raise
                 time.sleep(1)  # another process makes the tables at this moment
             except (sqlalchemy.exc.ArgumentError, sqlalchemy.exc.NoSuchModuleError, ImportError) as error:
                 raise UserError(f"--storage {url!r}: {error}") from None

@@ -88,9 +88,13 @@ def waiting(protocol_folder: Path) -> list[str]:
 
 def _append(protocol_folder: Path, **values: str) -> None:
     # One short write in append mode: lines of several processes don't mix.
-    descriptor = os.open(protocol_folder / FILE_NAME, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    descriptor = os.open(protocol_folder / FILE_NAME, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+    line = json.dumps(values, ensure_ascii=False) + "\n"
     try:
-        os.write(descriptor, (json.dumps(values, ensure_ascii=False) + "\n").encode())
+        size = os.fstat(descriptor).st_size
+        if size and os.pread(descriptor, 1, size - 1) != b"\n":
+            line = "\n" + line  # after a line that a full disk or a power cut ended early
+        os.write(descriptor, line.encode(errors="backslashreplace"))
     finally:
         os.close(descriptor)
 

@@ -10,10 +10,11 @@ import numpy as np
 
 from ...errors import UnknownName
 from ..catalogue import data_sets
+from ..digests import features_digest
 from ..errors import CorpusError
 from ..info import DatasetInfo
 from ..manifest import read_manifest
-from ..native import Contents, load_contents, ordered, write_corpus
+from ..native import Contents, load_contents, only_writer, ordered, write_corpus
 from ..records import LabelInfo
 from ..report import ImportReport, check_contents, make_report
 from ..unpickle import read_pickle
@@ -120,10 +121,11 @@ def _finish(
 ) -> ImportReport:
     contents = ordered(imported.contents)
     warnings = (*imported.warnings, *check_contents(contents, info))
-    if folder.exists() and not (replace_existing and _other_data(folder, contents)):
-        contents = _merged(load_contents(folder), contents, replace_existing)
-    report = make_report(contents, format, str(folder), "", warnings)
-    manifest = write_corpus(folder, replace(contents, report=report.plain()), replace_existing=True)
+    with only_writer(folder):
+        if folder.exists() and not (replace_existing and _other_data(folder, contents)):
+            contents = _merged(load_contents(folder), contents, replace_existing)
+        report = make_report(contents, format, str(folder), "", warnings)
+        manifest = write_corpus(folder, replace(contents, report=report.plain()), replace_existing=True)
     return replace(report, fingerprint=manifest.fingerprint)
 
 
@@ -156,13 +158,19 @@ def _merged(old: Contents, new: Contents, replace_existing: bool) -> Contents:
                     f"{old.name}: label {label.column!r} of {old.utterances['id'].iloc[row]!r} is "
                     f"{before[row]:g} here and {now[row]:g} in the release ({int(differ.sum())} differ)"
                 )
-    clash = {(item.modality, item.name) for item in old.features} & {
-        (item.modality, item.name) for item in new.features
-    }
-    if clash and not replace_existing:
-        modality, feature = sorted(clash)[0]
+    had = {(item.modality, item.name): item for item in old.features}
+    clash = {(item.modality, item.name) for item in new.features} & had.keys()
+    # The same import again, after a kill at its end, finds what it brought.
+    changed = [
+        (item.modality, item.name)
+        for item in new.features
+        if (item.modality, item.name) in clash
+        and features_digest(item) != features_digest(had[item.modality, item.name])
+    ]
+    if changed and not replace_existing:
+        modality, feature = min(changed)
         raise CorpusError(
-            f"{old.name} has the feature set {modality}/{feature} already; --replace replaces it"
+            f"{old.name} has another feature set {modality}/{feature} already; --replace replaces it"
         )
     table = old.utterances.copy()
     for column in new.utterances.columns:

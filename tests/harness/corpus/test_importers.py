@@ -16,6 +16,7 @@ from safetensors.numpy import save_file
 from imer_bench.harness.corpus.errors import CorpusError, ForbiddenGlobal
 from imer_bench.harness.corpus.importers import FORMATS, detect_format, import_data
 from imer_bench.harness.corpus.info import SplitRule
+from imer_bench.harness.corpus.manifest import read_manifest
 from imer_bench.harness.corpus.native import load_corpus
 from imer_bench.harness.corpus.records import Corpus, LabelInfo
 from imer_bench.harness.corpus.splits import make_split
@@ -287,6 +288,11 @@ def test_mmsa_unaligned_joins_the_same_data_set(tmp_path: Path) -> None:
     assert lengths[[0, 1]].tolist() == data["train"]["vision_lengths"][1::-1]
     assert both.features["audio"].values.shape == (6, 9, 5)
     assert load_corpus(root / "cmu_mosi", {"audio": "aligned_6"}).fingerprint == alone
+    again = import_data("mmsa", [second], "cmu_mosi", root)
+    assert again.fingerprint == read_manifest(root / "cmu_mosi").fingerprint
+    assert load_corpus(root / "cmu_mosi", {"audio": "aligned_6"}).fingerprint == alone
+    data["train"]["audio"] += 1
+    second.write_bytes(pickle.dumps(data))
     with pytest.raises(CorpusError, match="aligned_6 already; --replace"):
         import_data("mmsa", [second], "cmu_mosi", root)
 

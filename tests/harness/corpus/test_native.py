@@ -238,7 +238,7 @@ def test_an_existing_folder_is_kept_unless_told_otherwise(folder: Path) -> None:
         write_corpus(folder, make_contents())
     write_corpus(folder, replace(make_contents(), origin="again"), replace_existing=True)
     assert read_manifest(folder).origin == "again"
-    assert [path.name for path in folder.parent.iterdir()] == ["small"]
+    assert sorted(path.name for path in folder.parent.iterdir()) == [".locks", "small"]
 
 
 def test_broken_folders_give_clear_errors(folder: Path) -> None:
