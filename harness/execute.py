@@ -116,7 +116,7 @@ def execute(
         plan: The plan.
         store: Results of the protocol.
         display: Shows progress.
-        retry: Repeat runs that failed or diverged.
+        retry: Repeat runs that failed, diverged or are damaged.
         on_run: Called with every run that enters the store.
         workers: Answers who computes; runs are computed in this process, one by one, if ``None``.
 

@@ -584,3 +584,16 @@ def best_constant(
         outcomes = [Outcome(labels, None, np.tile(row, (size, 1)), task, classes) for row in rows]
     values = [value for outcome in outcomes if (value := item.compute(outcome)) is not None]
     return max(values) if item.higher_is_better else min(values)
+
+
+def mean_over(scores: Iterable[Mapping[str, float | None]]) -> dict[str, float | None]:
+    """Mean of each metric; not applicable stays not applicable, undefined stays undefined."""
+    collected: dict[str, list[float | None]] = {}
+    for one in scores:
+        for name, value in one.items():
+            collected.setdefault(name, []).append(value)
+    means: dict[str, float | None] = {}
+    for name, values in collected.items():
+        known = [value for value in values if value is not None]
+        means[name] = float(np.mean(known)) if known else None
+    return means

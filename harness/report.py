@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
 import pandas as pd
+from pydantic import ValidationError
 
 from .errors import UnknownName, UserError
 from .leaderboard import (
@@ -17,6 +18,7 @@ from .leaderboard import (
     IntervalSettings,
     PredictionTable,
     RunSummary,
+    TableError,
     TableInfo,
     build_boards,
     concatenate,
@@ -24,7 +26,8 @@ from .leaderboard import (
 )
 from .protocol.plan import Plan, PlannedRun, tuned_profile
 from .protocol.schema import LeaderboardEntry
-from .store import Store, StoredRun
+from .run_file import RUN_FILE
+from .store import DAMAGED, Store, StoredRun, damaged
 
 
 def boards_of_plan(plan: Plan, store: Store) -> tuple[Board, ...]:
@@ -38,24 +41,42 @@ def boards_of_plan(plan: Plan, store: Store) -> tuple[Board, ...]:
         plan: The whole plan, all shards together.
         store: Results of the protocol.
     """
-    stored = list(store.runs())
-    by_address = {run.address: run for run in stored}
+    unreadable: list[StoredRun] = []
+    stored = list(store.runs(unreadable.append))
+    by_address = {run.address: run for run in (*stored, *unreadable)}
     summaries = [_planned_summary(run, by_address.get(run.address)) for run in plan.runs]
-    chosen = [(by_address[run.address], run.variant.label) for run in plan.runs if run.address in by_address]
+    chosen = [
+        (by_address[run.address], run.variant.label)
+        for run in plan.runs
+        if run.address in by_address and by_address[run.address].readable
+    ]
     for run in _joining(plan, stored):
         chosen.append((run, run.record["identity"]["label"]))
         summaries.append(_stored_summary(run))
-    return _boards(chosen, summaries, plan.protocol.leaderboard)
+    planned = {run.address for run in plan.runs}
+    return _boards(
+        chosen,
+        summaries,
+        plan.protocol.leaderboard,
+        [run for run in unreadable if run.address not in planned],
+    )
 
 
 def boards_of_store(store: Store) -> tuple[Board, ...]:
     """Leaderboards of everything in a store, without its protocol; plans are inferred."""
-    newest = _newest_variants(store.runs())
-    settings = LeaderboardEntry()
-    for run in newest:
-        settings = LeaderboardEntry.model_validate(run.record["protocol"]["leaderboard"])
+    unreadable: list[StoredRun] = []
+    newest = _newest_variants(store.runs(unreadable.append))
+    settings = _leaderboard_entry(newest[-1]) if newest else LeaderboardEntry()
     chosen = [(run, run.record["identity"]["label"]) for run in newest]
-    return _boards(chosen, [_stored_summary(run) for run in newest], settings)
+    return _boards(chosen, [_stored_summary(run) for run in newest], settings, unreadable)
+
+
+def _leaderboard_entry(run: StoredRun) -> LeaderboardEntry:
+    try:
+        return LeaderboardEntry.model_validate(run.record["protocol"].get("leaderboard", {}))
+    except ValidationError as error:
+        where = run.folder / RUN_FILE
+        raise UserError(f"{where}: key protocol.leaderboard: {error.errors()[0]['msg']}") from None
 
 
 def boards_of_two(first: Store, second: Store, a: str = "", b: str = "") -> tuple[Board, ...]:
@@ -69,9 +90,13 @@ def boards_of_two(first: Store, second: Store, a: str = "", b: str = "") -> tupl
 
     Raises:
         UnknownName: A store has no such label.
-        UserError: The stores share no label, or their results are of different comparisons.
+        UserError: The stores share no label, their results are of different comparisons, or a run is
+            damaged.
     """
     here, there = _newest_variants(first.runs()), _newest_variants(second.runs())
+    for run in (*here, *there):
+        if run.status == DAMAGED:
+            raise UserError(run.record["error"]["message"])
     labels = {_label(run): None for run in here}, {_label(run): None for run in there}
     pairs = [(a, b or a)] if a else [(label, label) for label in labels[0] if label in labels[1]]
     if not pairs:
@@ -87,8 +112,7 @@ def boards_of_two(first: Store, second: Store, a: str = "", b: str = "") -> tupl
         names = (one, two) if one != two else (f"{one} (first)", f"{two} (second)")
         chosen = [(run, names[0]) for run in mine] + [(run, names[1]) for run in theirs]
         summaries = [replace(_stored_summary(run), label=label) for run, label in chosen]
-        settings = LeaderboardEntry.model_validate(chosen[-1][0].record["protocol"]["leaderboard"])
-        boards = _boards(chosen, summaries, settings)
+        boards = _boards(chosen, summaries, _leaderboard_entry(chosen[-1][0]))
         shared = [board for board in boards if len([x for x in board.rows if x.kind != "no information"]) > 1]
         if not shared:
             raise UserError(
@@ -104,9 +128,22 @@ def _label(run: StoredRun) -> str:
 
 
 def _boards(
-    chosen: Iterable[tuple[StoredRun, str]], summaries: list[RunSummary], settings: LeaderboardEntry
+    chosen: Iterable[tuple[StoredRun, str]],
+    summaries: list[RunSummary],
+    settings: LeaderboardEntry,
+    unreadable: Sequence[StoredRun] = (),
 ) -> tuple[Board, ...]:
-    table = _table(chosen)
+    """Boards of runs; damaged ones are holes, and those that can't be told a place are warnings."""
+    broken: list[tuple[StoredRun, str]] = []
+    table = _table(chosen, lambda run, label: broken.append((run, label)))
+    for run, label in broken:
+        mine = replace(_stored_summary(run), label=label)
+        summaries = [
+            replace(item, status=DAMAGED, message=mine.message) if item.key == mine.key else item
+            for item in summaries
+        ]
+    if unreadable and not table.infos:
+        raise UserError(unreadable[0].record["error"]["message"])
     intervals = IntervalSettings(
         confidence=settings.confidence, resamples=settings.resamples, seed=settings.seed
     )
@@ -116,19 +153,63 @@ def _boards(
         family=settings.family,
         relevant_difference=settings.relevant_difference,
     )
-    return build_boards(table.frame, table.infos, summaries, intervals=intervals, claims=claims)
+    boards = build_boards(table.frame, table.infos, summaries, intervals=intervals, claims=claims)
+    left_out = tuple(f"a run that is in no table: {run.record['error']['message']}" for run in unreadable)
+    return tuple(replace(board, warnings=(*board.warnings, *left_out)) for board in boards)
 
 
-def _table(chosen: Iterable[tuple[StoredRun, str]]) -> PredictionTable:
-    """The predictions of stored runs as one table, under the row names that are given."""
+def _table(
+    chosen: Iterable[tuple[StoredRun, str]], broken: Callable[[StoredRun, str], None] | None = None
+) -> PredictionTable:
+    """The predictions of stored runs as one table, under the row names that are given.
+
+    Args:
+        chosen: Runs and row names.
+        broken: Called with a run whose predictions turn out to be damaged, and its row name.
+
+    Raises:
+        TableError: Predictions are damaged, and nobody asked for such runs.
+    """
     frames: list[pd.DataFrame] = []
     infos: dict[tuple[str, str], TableInfo] = {}
     for run, label in chosen:
         infos[run.record["comparison_hash"], run.record["identity"]["data_set"]] = _info(run)
-        if run.status == "finished":
-            frame = read_predictions(run.predictions).frame
-            frames.append(frame.assign(label=pd.Categorical([label] * len(frame))))
+        try:
+            if run.status == DAMAGED:
+                raise TableError(run.record["error"]["message"])
+            if run.status == "finished":
+                frame = _predictions(run)
+                frames.append(frame.assign(label=pd.Categorical([label] * len(frame))))
+        except TableError as error:
+            if broken is None:
+                raise
+            broken(damaged(run, str(error)), label)
     return PredictionTable(concatenate(frames), infos)
+
+
+def _predictions(run: StoredRun) -> pd.DataFrame:
+    """Predictions of a finished run.
+
+    Raises:
+        TableError: They can't be read, or are those of another run.
+    """
+    try:
+        frame = read_predictions(run.predictions).frame
+    except TableError as error:
+        raise TableError(f"{run.folder}: {error}") from None
+    identity = run.record["identity"]
+    expected = {"comparison_hash": run.record["comparison_hash"]} | {
+        name: identity[name] for name in ("data_set", "fold", "regime", "seed", "train_condition")
+    }
+    for name, value in expected.items():
+        found = [None if pd.isna(item) else item for item in frame[name].unique()]
+        if found != [value]:
+            raise TableError(f"{run.predictions}: {name} is {_few(found)}, in {RUN_FILE} it is {value!r}")
+    return frame
+
+
+def _few(values: Sequence[object]) -> str:
+    return ", ".join(str(value) for value in values[:3]) or "in no row"
 
 
 def table_of_store(store: Store) -> PredictionTable:

@@ -5,32 +5,36 @@
     results/<protocol>/
       protocol.json                 the protocol as it was last run, overrides included
       leaderboard.{md,csv,json}
-      runs/<name>-<address>/        run.json, history.jsonl, predictions.parquet, model.safetensors
+      runs/<name>-<address>/        run.json, history.jsonl, predictions.parquet, model.safetensors,
+                                    and manifest.json with the digest of each
       work/<address>/               a run in progress: its checkpoint
       stages/<address>.safetensors  stages that several runs branch from
       locks/<address>.lock          held by the process that works on it; a kill frees it
 
 A run is prepared under ``work/`` and renamed into ``runs/``, so that nothing half-written is ever
-read and a finished run is never repeated.
+read and a finished run is never repeated. What someone or something else has done to a run since
+shows when it is read: it is ``damaged``, never left out without a word.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
+from .errors import UserError
 from .files import move_whole, write_json, writing
+from .run_file import RUN_FILE, RUN_SCHEMA, DamagedRun, read_record
+from .run_manifest import read_manifest, write_manifest
 
-RUN_SCHEMA = 1
+DAMAGED = "damaged"
 
 
 @dataclass(frozen=True)
@@ -39,11 +43,14 @@ class StoredRun:
 
     Attributes:
         folder: Its folder.
-        record: Content of ``run.json``.
+        record: Content of ``run.json``, older versions migrated; of a run whose ``run.json`` can't
+            be read only ``address``, ``status`` and ``error``.
+        schema: Schema version of ``run.json`` as it was written; 0 if it can't be read.
     """
 
     folder: Path
     record: dict[str, Any]
+    schema: int = RUN_SCHEMA
 
     @property
     def address(self) -> str:
@@ -52,8 +59,13 @@ class StoredRun:
 
     @property
     def status(self) -> str:
-        """``finished``, ``failed`` or ``diverged``."""
+        """``finished``, ``failed``, ``diverged`` or, of what the folder no longer holds, ``damaged``."""
         return self.record["status"]
+
+    @property
+    def readable(self) -> bool:
+        """Whether its record can be read."""
+        return self.schema > 0
 
     @property
     def predictions(self) -> Path:
@@ -72,23 +84,40 @@ class Store:
         self.folder = folder
 
     def find(self, address: str) -> StoredRun | None:
-        """The run of this address, if the store has it."""
+        """The run of this address, if the store has it; it may be ``damaged``.
+
+        Raises:
+            NewerRun: It was written by a newer version of this project.
+        """
         for folder in sorted(self._runs.glob(f"*-{address}")):
-            return self._read(folder)
+            return _read(folder)
         return None
 
-    def runs(self) -> Iterator[StoredRun]:
-        """All runs of the store, by folder name."""
-        for folder in sorted(self._runs.glob("*-*")):
-            if (folder / "run.json").is_file():
-                yield self._read(folder)
+    def runs(self, unreadable: Callable[[StoredRun], None] | None = None) -> Iterator[StoredRun]:
+        """All runs of the store, by folder name.
+
+        Args:
+            unreadable: Called instead with every run whose record can't be read.
+
+        Raises:
+            UserError: A record can't be read, and nobody asked for such runs.
+            NewerRun: A run was written by a newer version of this project.
+        """
+        for folder in sorted(self._folders()):
+            run = _read(folder)
+            if run.readable:
+                yield run
+            elif unreadable is not None:
+                unreadable(run)
+            elif folder.exists():  # else it was removed a moment ago, to be repeated
+                raise UserError(run.record["error"]["message"])
 
     def addresses(self) -> frozenset[str]:
         """Addresses of all runs of the store, by folder names alone."""
-        return frozenset(folder.name.rpartition("-")[2] for folder in self._runs.glob("*-*"))
+        return frozenset(folder.name.rpartition("-")[2] for folder in self._folders())
 
-    def _read(self, folder: Path) -> StoredRun:
-        return StoredRun(folder, json.loads((folder / "run.json").read_text(encoding="utf-8")))
+    def _folders(self) -> Iterator[Path]:
+        return (folder for folder in self._runs.glob("*-*") if folder.name[0] != "." and not folder.is_file())
 
     @property
     def _runs(self) -> Path:
@@ -114,12 +143,13 @@ class Store:
             record: Content of ``run.json``.
         """
         folder = self._runs / f"{folder_name(name)}-{record['address']}"
-        write_json(work / "run.json", {**record, "name": folder.name})
+        write_json(work / RUN_FILE, {**record, "name": folder.name})
+        write_manifest(work)
         self.remove(record["address"])
         with writing(folder):
             self._runs.mkdir(parents=True, exist_ok=True)
             move_whole(work, folder)
-        return self._read(folder)
+        return _read(folder)
 
     def remove(self, address: str) -> None:
         """Removes a run, to repeat it."""
@@ -155,6 +185,44 @@ class Store:
             yield True
         finally:
             lock.release()
+
+
+def _read(folder: Path) -> StoredRun:
+    address = folder.name.rpartition("-")[2]
+    try:
+        record, schema = read_record(folder)
+        if record["address"] != address:
+            raise DamagedRun(f"{folder}: the folder's name ends in {address!r}, not in the run's address")
+    except DamagedRun as error:
+        return StoredRun(folder, {"address": address, **_damaged(str(error))}, schema=0)
+    run = StoredRun(folder, record, schema)
+    problem = _problem(run)
+    return damaged(run, problem) if problem else run
+
+
+def _problem(run: StoredRun) -> str:
+    """What a glance shows to be wrong with the predictions; ``bench.py verify`` looks closer."""
+    if run.status != "finished":
+        return ""
+    if not run.predictions.is_file():
+        return f"{run.predictions}: there is no such file"
+    try:
+        stated = (read_manifest(run.folder) or {}).get(run.predictions.name)
+    except DamagedRun as error:
+        return str(error)
+    size = run.predictions.stat().st_size
+    if stated is not None and stated.bytes != size:
+        return f"{run.predictions}: has {size} bytes, and had {stated.bytes} when the run ended"
+    return ""
+
+
+def damaged(run: StoredRun, problem: str) -> StoredRun:
+    """A run of which a file turned out to be unusable, without its result."""
+    return replace(run, record={**run.record, **_damaged(problem)})
+
+
+def _damaged(problem: str) -> dict[str, Any]:
+    return {"status": DAMAGED, "error": {"type": "DamagedRun", "message": problem}}
 
 
 def folder_name(name: str) -> str:

@@ -87,7 +87,8 @@ def content_for(request: ReportRequest, boards: Sequence[Board], store: Store | 
 
 def _runs_of(store: Store, boards: Iterable[Board]) -> list[StoredRun]:
     hashes = {board.comparison_hash for board in boards}
-    return [run for run in store.runs() if run.record["comparison_hash"] in hashes]
+    readable = store.runs(unreadable=lambda run: None)  # the boards tell of the others
+    return [run for run in readable if run.record["comparison_hash"] in hashes]
 
 
 def write_tables(request: ReportRequest, content: Content, folder: Path) -> list[str]:

@@ -27,7 +27,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="compute only part I of N, counted from 1; parts share the results folder",
     )
     add_worker_arguments(parser)
-    parser.add_argument("--retry", action="store_true", help="repeat runs that failed or diverged")
+    parser.add_argument(
+        "--retry", action="store_true", help="repeat runs that failed, diverged or are damaged"
+    )
     add_report_arguments(parser)
     parser.add_argument("--no-mlflow", action="store_true", help="do not log to MLflow now (mlflow sync can)")
     parser.add_argument("--quiet", action="store_true", help="no progress, only the leaderboard and failures")
@@ -75,12 +77,15 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _closing(plan: Plan, outcome: Outcome) -> list[str]:
+    from ..store import DAMAGED
+
     skipped = {(run.variant.label, run.skip) for run in plan.runs if run.skip}
     lines = [f"skipped {label}: {reason}" for label, reason in sorted(skipped)]
     done = len(outcome.computed)
     lines.append(f"{done} runs computed, {outcome.reused} reused, {len(outcome.failed)} without a result")
+    lines += [run.record["error"]["message"] for run in outcome.failed if run.status == DAMAGED]
     if outcome.failed:
-        lines.append("repeat failed runs with --retry; the reason is in each run.json")
+        lines.append("repeat failed or damaged runs with --retry; the reason is in each run.json")
     return lines
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
@@ -117,16 +117,3 @@ def score(
         score_range=spec.score_range,
     )
     return evaluate(outcome, names)
-
-
-def mean_over(scores: Iterable[Mapping[str, float | None]]) -> dict[str, float | None]:
-    """Mean of each metric; not applicable stays not applicable, undefined stays undefined."""
-    collected: dict[str, list[float | None]] = {}
-    for one in scores:
-        for name, value in one.items():
-            collected.setdefault(name, []).append(value)
-    means: dict[str, float | None] = {}
-    for name, values in collected.items():
-        known = [value for value in values if value is not None]
-        means[name] = float(np.mean(known)) if known else None
-    return means

@@ -20,11 +20,11 @@ from .. import metrics as metric_registry
 from ..hashing import derive_seed
 from ..leaderboard.files import write_predictions
 from ..leaderboard.info import TableInfo
-from ..protocol.plan import ENGINE_NUMERICS, Execution, PlannedRun
+from ..protocol.plan import ENGINE_NUMERICS, Execution, PlannedRun, address_parts, comparison_parts
 from ..protocol.schema import Protocol
 from ..registry import is_foreign
+from ..run_file import RUN_SCHEMA
 from ..schedules import pattern_label
-from ..store import RUN_SCHEMA
 from .evaluation import Condition, Predicted
 from .masking import draw, summarise
 from .tensors import Masks, SplitTensors
@@ -111,6 +111,10 @@ def run_record(
             **git_state(),
         },
         "timings": {"started": started.isoformat()},
+        "hashed": {
+            **vars(address_parts(protocol, execution, run)),
+            "comparison": comparison_parts(protocol, run.data),
+        },
         "protocol": protocol.model_dump(mode="json", by_alias=True),
     }
 

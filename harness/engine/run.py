@@ -19,13 +19,13 @@ from ..files import CannotWrite, write_json_lines, written_whole
 from ..hashing import derive_seed
 from ..language_models import LanguageModels
 from ..method import Method, Stage
-from ..metrics import NonFinitePrediction
+from ..metrics import NonFinitePrediction, mean_over
 from ..protocol.plan import Execution, Plan, PlannedRun
 from ..protocol.schema import Protocol
 from ..registry import method_class
 from ..store import Store, StoredRun
 from .deadline import deadline
-from .evaluation import Condition, mean_over, predict, score
+from .evaluation import Condition, predict, score
 from .masking import conditions
 from .record import (
     free_memory,

@@ -20,11 +20,12 @@ from torch import Tensor
 from ..batch import Batch
 from ..hashing import derive_seed
 from ..method import Method, Stage, StagePlan
+from ..metrics import mean_over
 from ..schedules import Schedule
 from ..spec import DataSpec
 from .checkpoint import DamagedState, load_state, save_state
 from .deadline import TimeLimit
-from .evaluation import Condition, autocast, batches_in_order, mean_over, predict, score
+from .evaluation import Condition, autocast, batches_in_order, predict, score
 from .masking import draw
 from .means import Means
 from .tensors import Masks, SplitTensors

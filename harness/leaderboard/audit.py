@@ -126,7 +126,7 @@ def read_audited(folder: Path, record: Mapping[str, Any]) -> AuditedRun | None:
             for name in conditions
         }
         chosen = steps.index(record["best_epoch"])
-    except (KeyError, ValueError, IndexError) as error:
+    except (OSError, KeyError, ValueError, IndexError, TypeError, AttributeError, RecursionError) as error:
         raise TableError(f"{file}: the audit doesn't fit the run: {error!r}") from None
     return AuditedRun(
         label=identity["label"],

@@ -21,7 +21,7 @@ from ..record import HyperParameters, MethodInfo
 from ..registry import method_info
 from ..samples import Samples, choose_level, data_spec
 from ..schedules import MASK_VERSION, Complete, Schedule, canonical, check_schedule, parse_schedule, presets
-from ..spec import DataSpec, Level
+from ..spec import DataSpec
 from .schema import DataEntry, MethodEntry, Protocol, ScheduleEntry
 
 if TYPE_CHECKING:
@@ -195,7 +195,7 @@ def make_plan(
         for plan in data
         for seed in protocol.train.seeds
         for fold in plan.splits
-        for train in _training_schedules(protocol, plan)
+        for train in training_schedules(protocol, plan.modalities, plan.test)
         for variant in variants
         for run in (_planned(protocol, plan, execution, variant, fold, train, seed),)
     ]
@@ -265,24 +265,36 @@ def _check_unit(schedule: Schedule, protocol: Protocol) -> None:
         )
 
 
-def _training_schedules(protocol: Protocol, data: DataPlan) -> tuple[Schedule, ...]:
+def training_schedules(
+    protocol: Protocol, modalities: Sequence[str], test: tuple[Schedule, ...]
+) -> tuple[Schedule, ...]:
+    """What models are trained on, a model each, on data with these modalities and test conditions."""
     train = protocol.train
     if protocol.comparison.regime == "no_prior":
         return (Complete(),)
     if protocol.comparison.regime == "single":
         assert train.schedule is not None
-        return parse_conditions([train.schedule], protocol, data.modalities)
+        return parse_conditions([train.schedule], protocol, modalities)
     if train.conditions is not None:
-        return parse_conditions(train.conditions, protocol, data.modalities)
-    return data.test
+        return parse_conditions(train.conditions, protocol, modalities)
+    return test
 
 
-def _validation_schedules(protocol: Protocol, data: DataPlan, train: Schedule) -> tuple[Schedule, ...]:
+def validation_schedules(
+    protocol: Protocol, modalities: Sequence[str], test: tuple[Schedule, ...], train: Schedule
+) -> tuple[Schedule, ...]:
+    """What a model that is trained on ``train`` is validated on."""
     if protocol.comparison.regime == "no_prior":
         return (Complete(),)
     if protocol.validation.conditions is not None:
-        return parse_conditions(protocol.validation.conditions, protocol, data.modalities)
-    return (train,) if protocol.comparison.regime == "matched" else data.test
+        return parse_conditions(protocol.validation.conditions, protocol, modalities)
+    return (train,) if protocol.comparison.regime == "matched" else test
+
+
+def tested_schedules(protocol: Protocol, test: tuple[Schedule, ...], train: Schedule) -> tuple[Schedule, ...]:
+    """What a model that is trained on ``train`` is tested on."""
+    matched = protocol.comparison.regime == "matched" and protocol.train.conditions is None
+    return (train,) if matched else test
 
 
 def protocol_variants(protocol: Protocol) -> tuple[Variant, ...]:
@@ -353,8 +365,7 @@ def _planned(
     seed: int,
 ) -> PlannedRun:
     info = variant.info
-    matched = protocol.comparison.regime == "matched" and protocol.train.conditions is None
-    validation = _validation_schedules(protocol, data, train)
+    validation = validation_schedules(protocol, data.modalities, data.test, train)
     parameters = resolve_parameters(protocol, variant, data.info.name)
     level, note = choose_level(data.samples.corpus, info.takes)
     spec = data_spec(data.samples, data.splits[fold].train, level)
@@ -367,7 +378,7 @@ def _planned(
         selection=protocol.comparison.selection,
         train=train,
         validation=validation,
-        test=(train,) if matched else data.test,
+        test=tested_schedules(protocol, data.test, train),
         parameters=parameters,
         spec=spec,
         note=note,
@@ -379,23 +390,12 @@ def _planned(
     )
     if run.skip:
         return run
-    method = _method_identity(execution, run, level)
-    common = {**method, **_data_identity(run)}
-    own = {
-        "train": train.model_dump(mode="json"),
-        "validation": [schedule.model_dump(mode="json") for schedule in validation],
-        "validation_masks": protocol.validation.mask_seeds,
-        "test": [schedule.model_dump(mode="json") for schedule in run.test],
-        "test_masks": protocol.test.mask_seeds,
-        "selection": protocol.comparison.selection,
-        "primary": protocol.metrics.primary,
-        **({"audit": True} if protocol.compute.audit else {}),
-    }
+    parts = address_parts(protocol, execution, run)
     return replace(
         run,
-        address=address({**common, **own}),
-        stage_address=address(common),
-        variant_address=address(method),
+        address=parts.address,
+        stage_address=parts.stage_address,
+        variant_address=parts.variant_address,
     )
 
 
@@ -405,14 +405,59 @@ def _reason_to_skip(info: MethodInfo, spec: DataSpec, parameters: HyperParameter
     return info.applies(spec, parameters) or ""
 
 
-def _method_identity(execution: Execution, run: PlannedRun, level: Level) -> dict[str, Any]:
-    """What computes: method, settings, engine, machine class."""
+@dataclass(frozen=True)
+class AddressParts:
+    """What the addresses of a run are hashes of; kept in its record.
+
+    Attributes:
+        method: What computes: method, settings, engine, machine class.
+        data: What it is computed on, but for the masks.
+        conditions: Masks, and how the tested epoch is chosen.
+    """
+
+    method: Mapping[str, Any]
+    data: Mapping[str, Any]
+    conditions: Mapping[str, Any]
+
+    @property
+    def address(self) -> str:
+        """Run address."""
+        return address({**self.method, **self.data, **self.conditions})
+
+    @property
+    def stage_address(self) -> str:
+        """Address of what leading shared stages depend on."""
+        return address({**self.method, **self.data})
+
+    @property
+    def variant_address(self) -> str:
+        """Runs of one row agree in it."""
+        return address(self.method)
+
+
+def address_parts(protocol: Protocol, execution: Execution, run: PlannedRun) -> AddressParts:
+    """What the addresses of a planned run are hashes of."""
+    conditions = {
+        "train": run.train.model_dump(mode="json"),
+        "validation": [schedule.model_dump(mode="json") for schedule in run.validation],
+        "validation_masks": protocol.validation.mask_seeds,
+        "test": [schedule.model_dump(mode="json") for schedule in run.test],
+        "test_masks": protocol.test.mask_seeds,
+        "selection": protocol.comparison.selection,
+        "primary": protocol.metrics.primary,
+        **({"audit": True} if protocol.compute.audit else {}),
+    }
+    data = {**data_identity(run.data, run.fold), "seed": run.seed}
+    return AddressParts(_method_identity(execution, run), data, conditions)
+
+
+def _method_identity(execution: Execution, run: PlannedRun) -> dict[str, Any]:
     tuned = run.variant.entry.tuned
     return {
         "method": run.variant.entry.name,
         "method_numerics": run.variant.info.numerics_version,
         "parameters": run.parameters.model_dump(mode="json"),
-        "level": level,
+        "level": run.spec.level,
         "engine_numerics": ENGINE_NUMERICS,
         "masks": MASK_VERSION,
         "torch": importlib.metadata.version("torch"),
@@ -424,47 +469,48 @@ def _method_identity(execution: Execution, run: PlannedRun, level: Level) -> dic
     }
 
 
-def _data_identity(run: PlannedRun) -> dict[str, Any]:
-    """What it is computed on, but for the masks."""
-    data = run.data
+def data_identity(data: DataPlan, fold: int | None) -> dict[str, Any]:
+    """What the runs of a fold are computed on, but for the masks."""
     return {
         "data": data.samples.corpus.fingerprint,
         "scale": data.entry.scale,
         "tokens": data.entry.tokens,
         "target": [data.entry.label or data.info.label, data.samples.mapping],
-        "split": _split_hash(data, run.fold),
-        "seed": run.seed,
+        "split": _split_hash(data, fold),
     }
 
 
 def comparison_hash(protocol: Protocol, data: DataPlan) -> str:
+    """Hash of what results must agree in to share a ranking."""
+    return address(comparison_parts(protocol, data))
+
+
+def comparison_parts(protocol: Protocol, data: DataPlan) -> dict[str, Any]:
     """What results must agree in to share a ranking: never the method, its budget or its seeds."""
     comparison = protocol.comparison
-    trained = _training_schedules(protocol, data)
+    trained = training_schedules(protocol, data.modalities, data.test)
     validated = protocol.validation.conditions
-    return address(
-        {
-            "data": data.samples.corpus.fingerprint,
-            "modalities": data.modalities,
-            "scale": data.entry.scale,
-            "target": [data.entry.label or data.info.label, data.samples.mapping],
-            "masks": MASK_VERSION,
-            "splits": [_split_hash(data, fold) for fold in data.splits],
-            "train": [schedule.model_dump(mode="json") for schedule in trained],
-            "validation": None
-            if validated is None
-            else [
-                schedule.model_dump(mode="json")
-                for schedule in parse_conditions(validated, protocol, data.modalities)
-            ],
-            "validation_masks": protocol.validation.mask_seeds,
-            "test": [schedule.model_dump(mode="json") for schedule in data.test],
-            "test_masks": protocol.test.mask_seeds,
-            "regime": comparison.regime,
-            "selection": comparison.selection,
-            "primary": protocol.metrics.primary,
-        }
-    )
+    return {
+        "data": data.samples.corpus.fingerprint,
+        "modalities": data.modalities,
+        "scale": data.entry.scale,
+        "target": [data.entry.label or data.info.label, data.samples.mapping],
+        "masks": MASK_VERSION,
+        "splits": [_split_hash(data, fold) for fold in data.splits],
+        "train": [schedule.model_dump(mode="json") for schedule in trained],
+        "validation": None
+        if validated is None
+        else [
+            schedule.model_dump(mode="json")
+            for schedule in parse_conditions(validated, protocol, data.modalities)
+        ],
+        "validation_masks": protocol.validation.mask_seeds,
+        "test": [schedule.model_dump(mode="json") for schedule in data.test],
+        "test_masks": protocol.test.mask_seeds,
+        "regime": comparison.regime,
+        "selection": comparison.selection,
+        "primary": protocol.metrics.primary,
+    }
 
 
 def _split_hash(data: DataPlan, fold: int | None) -> str:

@@ -14,6 +14,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
+from ..run_file import NewerRun, refuse_newer
+
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 
 # Every server accepts values of this length, whatever its version.
@@ -116,10 +118,14 @@ def read_entry(run_folder: Path) -> RunEntry:
     file = run_folder / "run.json"
     try:
         text = file.read_bytes()
-        return _entry(file, json.loads(text), hashlib.sha256(text).hexdigest()[:16])
+        record = json.loads(text)
+        refuse_newer(file, record.get("schema"))
+        return _entry(file, record, hashlib.sha256(text).hexdigest()[:16])
     except KeyError as error:
         raise UnreadableRun(f"{file}: no key {error}") from error
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+    except NewerRun as error:
+        raise UnreadableRun(str(error)) from error
+    except (OSError, ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise UnreadableRun(f"{file}: {error}") from error
 
 

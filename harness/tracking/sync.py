@@ -120,7 +120,7 @@ def _read(protocol_folder: Path) -> Iterator[_Run | Failure]:
     journal = read_journal(protocol_folder)
     entries: dict[str, RunEntry] = {}
     for folder in sorted((protocol_folder / "runs").iterdir()):
-        if not (folder / "run.json").is_file() or folder.name.startswith("."):
+        if folder.is_file() or folder.name.startswith("."):
             continue
         try:
             entries[folder.name] = read_entry(folder)

@@ -43,6 +43,7 @@ def test_a_run_leaves_everything_needed_to_repeat_and_recompute_it(tmp_path):
     assert load_file(stored.folder / "model.safetensors")
     assert sorted(item.name for item in stored.folder.iterdir()) == [
         "history.jsonl",
+        "manifest.json",
         "model.safetensors",
         "predictions.parquet",
         "run.json",
