@@ -67,12 +67,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _guarded(run: Callable[[argparse.Namespace], int], args: argparse.Namespace) -> int:
     from ..errors import UserError
     from ..signals import Terminated, termination_interrupts
+    from ..terminal import plain_output, printable
 
     try:
-        with termination_interrupts():
+        with plain_output(), termination_interrupts():
             return run(args)
     except UserError as error:
-        print(f"bench.py: {error}", file=sys.stderr)
+        print(f"bench.py: {printable(error)}", file=sys.stderr)
         return 1
     except Terminated:
         print("terminated; the same command continues where it stopped", file=sys.stderr)

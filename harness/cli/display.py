@@ -8,9 +8,11 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from ..execute import Silent
+from ..terminal import printable
 
 if TYPE_CHECKING:
     from ..protocol.plan import PlannedRun
@@ -33,11 +35,12 @@ class Quiet(Silent):
         """Shows a failure."""
         if stored.status != "finished":
             error = stored.record["error"]
-            print(f"{run.name}: {stored.status}: {error['type']}: {error['message']}", file=sys.stderr)
+            message = f"{run.name}: {stored.status}: {error['type']}: {error['message']}"
+            print(printable(message), file=sys.stderr)
 
     def note(self, text: str) -> None:
         """Shows what a user should know."""
-        print(text, file=sys.stderr)
+        print(printable(text), file=sys.stderr)
 
 
 class Terminal:
@@ -97,13 +100,14 @@ class Terminal:
         self._started[run.address] = time.monotonic()
         self._at_a_time = max(self._at_a_time, len(self._started))
         if run.address not in self._bar_of:
-            self._bar_of[run.address] = self._bars.add_task(run.name, total=run.parameters.epochs, note="")
+            name = escape(printable(run.name))
+            self._bar_of[run.address] = self._bars.add_task(name, total=run.parameters.epochs, note="")
 
     def epoch_done(self, run: PlannedRun, stage: str, step: int, loss: float | None) -> None:
         """Moves the bar of the run."""
         if run.address not in self._bar_of:
             return
-        note = stage if loss is None else f"{stage} loss {loss:.4g}"
+        note = escape(printable(stage if loss is None else f"{stage} loss {loss:.4g}"))
         self._bars.update(self._bar_of[run.address], completed=step, note=note)
 
     def run_ended(self, run: PlannedRun, stored: StoredRun) -> None:
@@ -120,9 +124,8 @@ class Terminal:
         self._bars.update(self._runs, completed=self._done, note=left)
         if stored.status != "finished":
             error = stored.record["error"]
-            self._console.print(
-                f"[red]{stored.status}[/red] {run.name}: {error['type']}: {error['message']}", highlight=False
-            )
+            message = escape(printable(f"{run.name}: {error['type']}: {error['message']}"))
+            self._console.print(f"[red]{stored.status}[/red] {message}", highlight=False)
         now = time.monotonic()
         if not self._live and now - self._logged >= _LOG_EVERY:
             self._logged = now
@@ -134,7 +137,7 @@ class Terminal:
 
     def note(self, text: str) -> None:
         """Prints what a user should know."""
-        self._console.print(text, highlight=False, markup=False)
+        self._console.print(printable(text), highlight=False, markup=False)
 
     def _time_left(self) -> float:
         every = [seconds for spent in self._spent.values() for seconds in spent]

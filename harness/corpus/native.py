@@ -31,6 +31,7 @@ from safetensors.numpy import save_file
 
 from ..errors import suggestion
 from ..files import move_whole, writing
+from ..reading import read_parquet
 from .digests import features_digest, fingerprint, tokens_digest, utterances_digest
 from .errors import CorpusError
 from .manifest import MANIFEST, SCHEMA, FeatureEntry, LabelEntry, Manifest, TokenEntry, read_manifest
@@ -405,7 +406,7 @@ def load_contents(folder: Path) -> Contents:
 
 def _read_table(folder: Path) -> pd.DataFrame:
     try:
-        return pd.read_parquet(folder / UTTERANCES)
+        return read_parquet(folder / UTTERANCES)
     except (OSError, ValueError) as error:
         raise CorpusError(f"{folder / UTTERANCES} cannot be read: {error}") from None
 

@@ -24,6 +24,8 @@ WAVE = (".wav",)
 SOUND = (".flac", ".ogg", ".mp3", ".aiff", ".aif")
 FILM = (".mp4", ".avi", ".mkv", ".mov", ".webm", ".flv", ".m4a", ".aac")
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp")
+# A film may name others to be read with it; they are files of this machine or nothing.
+_ONLY_FILES = {"protocol_whitelist": "file"}
 _SHORTEST = 1 / 25  # seconds of a segment that count as anything at all
 
 
@@ -199,7 +201,7 @@ def _read_sound_track(path: Path) -> tuple[np.ndarray, int]:
     import av
 
     try:
-        with av.open(str(path)) as container:
+        with av.open(str(path), options=_ONLY_FILES) as container:
             if not container.streams.audio:
                 raise Unreadable("the film has no sound track")
             stream = container.streams.audio[0]
@@ -225,7 +227,7 @@ def _read_film(recording: Recording, count: int) -> list[np.ndarray]:
     import av
 
     try:
-        with av.open(str(recording.path)) as container:
+        with av.open(str(recording.path), options=_ONLY_FILES) as container:
             if not container.streams.video:
                 raise Unreadable("the film has no pictures")
             # Twice through the file: what is kept is `count` frames, not all of a long recording.

@@ -16,6 +16,7 @@ from ..corpus.info import DatasetInfo
 from ..corpus.native import Contents, load_contents, ordered
 from ..corpus.records import LabelInfo
 from ..errors import UnknownName
+from ..reading import check_columns, read_json, read_parquet, table_of_records
 from .errors import ExtractionError
 from .media import FILM, SOUND, WAVE, Recording, picture_files
 
@@ -145,14 +146,14 @@ def read_table(path: Path, options: SourceOptions) -> Sources:
 
 def _raw_table(path: Path) -> pd.DataFrame:
     if path.suffix == ".parquet":
-        return pd.read_parquet(path)
+        return read_parquet(path)
     if path.suffix == ".json":
-        import json
-
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = read_json(path)
         rows = value.get("utterances", value.get("samples")) if isinstance(value, dict) else value
-        return pd.DataFrame(rows)
-    return pd.read_csv(path, sep="\t" if path.suffix == ".tsv" else ",", keep_default_na=False, na_values={})
+        return table_of_records(rows)
+    separator = "\t" if path.suffix == ".tsv" else ","
+    check_columns(path, separator)
+    return pd.read_csv(path, sep=separator, keep_default_na=False, na_values={})
 
 
 def _recordings(

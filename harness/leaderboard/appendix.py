@@ -7,6 +7,7 @@ from itertools import chain
 
 from tabulate import tabulate
 
+from ..cells import markdown_text
 from ..metrics import metric
 from .audit import AuditTable, audit_cells
 from .content import Content
@@ -45,15 +46,15 @@ def appendix_markdown(content: Content) -> str:
     parts: list[str] = []
     for audit in _audits(content):
         header, rows = audit_cells(audit)
-        cells = [[_plain(cell) for cell in row] for row in rows]
-        table = tabulate(cells, [*map(_plain, header)], tablefmt="pipe", disable_numparse=True)
-        parts += ["## Audit of selection", "", f"{_plain(_audit_title(audit))}.", "", table, ""]
+        cells = [[markdown_text(cell) for cell in row] for row in rows]
+        table = tabulate(cells, [*map(markdown_text, header)], tablefmt="pipe", disable_numparse=True)
+        parts += ["## Audit of selection", "", f"{markdown_text(_audit_title(audit))}.", "", table, ""]
     for item in content.shown:
         found = item.quotations
         if found is None or not found.cells:
             continue
         parts += [
-            f"## Published numbers beside {_plain(item.board.title)}",
+            f"## Published numbers beside {markdown_text(item.board.title)}",
             "",
             f"{_QUOTED.capitalize()}.",
             "",
@@ -64,20 +65,15 @@ def appendix_markdown(content: Content) -> str:
                 (f"{metric(name).title}: own results against quotations", deviation_cells(found, name)),
             ):
                 if rows:
-                    cells = [[_plain(cell) for cell in row] for row in rows]
-                    table = tabulate(cells, header, tablefmt="pipe", disable_numparse=True)
+                    cells = [[markdown_text(cell) for cell in row] for row in rows]
+                    table = tabulate(
+                        cells, [*map(markdown_text, header)], tablefmt="pipe", disable_numparse=True
+                    )
                     parts += [f"### {title}", "", table, ""]
     if content.quotation_warnings:
         parts += ["## Checks of quoted numbers", ""]
-        parts += [f"- {_plain(text)}" for text in content.quotation_warnings]
+        parts += [f"- {markdown_text(text)}" for text in content.quotation_warnings]
     return "\n" + "\n".join(parts).rstrip() + "\n" if parts else ""
-
-
-def _plain(text: str) -> str:
-    """Free text in Markdown: nothing in it may end a cell or start markup."""
-    for character in "\\|*_`[]":
-        text = text.replace(character, f"\\{character}")
-    return text.replace("<", "&lt;").replace("\n", " ")
 
 
 def appendix_latex(content: Content) -> str:

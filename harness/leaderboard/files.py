@@ -10,13 +10,11 @@ import pandas as pd
 
 from ..errors import UserError
 from ..files import written_whole
+from ..reading import check_columns, read_arrow
 from .info import TableInfo, infer_info
 from .table import TEXT, InfoKey, TableError, concatenate, info_keys, rows_of, validate
 
 METADATA_KEY = b"imer_bench"
-
-# No result table has more rows than this, and so many for each of its bytes.
-_ROWS, _ROWS_PER_BYTE = 100_000, 100
 
 
 @dataclass(frozen=True)
@@ -65,7 +63,11 @@ def _read(file: Path) -> tuple[pd.DataFrame, TableInfo | None]:
         raise TableError(f"no result table {str(file)!r}")
     try:
         if file.suffix == ".parquet":
-            return _read_parquet(file)
+            table = read_arrow(file)
+            metadata = table.schema.metadata or {}
+            info = TableInfo.from_json(metadata[METADATA_KEY]) if METADATA_KEY in metadata else None
+            return validate(table.to_pandas(), file.name), info
+        check_columns(file)
         header = pd.read_csv(file, nrows=0).columns
         text = {name: str for name in header if name in (*TEXT, "synthetic")}
         empty = {name: [""] if name in text else ["", "nan", "NaN", "NA", "n/a", "null"] for name in header}
@@ -75,22 +77,17 @@ def _read(file: Path) -> tuple[pd.DataFrame, TableInfo | None]:
         message = str(error)
         raise TableError(message if message.startswith(file.name) else f"{file.name}: {message}") from None
     # Libraries answer a broken file with almost anything.
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, NotImplementedError) as error:
+    except (
+        OSError,
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        NotImplementedError,
+        OverflowError,
+        MemoryError,
+    ) as error:
         raise TableError(f"{file.name}: not a readable result table: {error}") from None
-
-
-def _read_parquet(file: Path) -> tuple[pd.DataFrame, TableInfo | None]:
-    import pyarrow.parquet as pq
-
-    with pq.ParquetFile(file) as parquet:
-        rows = parquet.metadata.num_rows
-        # Repetition is stored as a count: a few bytes can stand for more rows than memory holds.
-        if rows > _ROWS + _ROWS_PER_BYTE * file.stat().st_size:
-            raise TableError(f"{rows} rows in {file.stat().st_size} bytes can't be a result table")
-        table = parquet.read()
-    metadata = table.schema.metadata or {}
-    info = TableInfo.from_json(metadata[METADATA_KEY]) if METADATA_KEY in metadata else None
-    return validate(table.to_pandas(), file.name), info
 
 
 def write_predictions(path: Path, frame: pd.DataFrame, info: TableInfo) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from ..metrics import SIMS_RANGE, ScoreRange, metric, metrics_for, primary_metric
+from ..reading import parse_json
 from ..spec import SENTIMENT_CLASSES, Task
 from .table import FINISHED, TABLE_SCHEMA, TableError, class_columns, column, numbers
 
@@ -79,7 +80,9 @@ class TableInfo:
         Raises:
             TableError: The schema is not one this version reads, or a key is missing.
         """
-        record: dict[str, Any] = json.loads(text)
+        record: dict[str, Any] = parse_json(text)
+        if not isinstance(record, dict):
+            raise TableError("the table's information is no record")
         schema = record.pop("schema", None)
         if schema != TABLE_SCHEMA:
             raise TableError(f"result table of schema {schema!r}; this version reads schema {TABLE_SCHEMA}")

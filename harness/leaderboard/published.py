@@ -27,9 +27,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..metrics import metric
+from ..reading import check_columns
 from .records import Board, Cell, Row
 from .table import TableError
 
+_LONGEST = 1000  # characters of a name or remark; patterns look for words in them
 _ALIASES = {
     "data_set": ("data_set", "dataset"),
     "condition": ("condition", "missing_rate_or_condition"),
@@ -162,6 +164,7 @@ def _quotation(file: Path, line: int, record: Mapping[str, str]) -> Quotation:
 
 def _read(file: Path) -> list[dict[str, str]]:
     try:
+        check_columns(file)
         with file.open(encoding="utf-8-sig", newline="") as lines:
             records = list(csv.DictReader(lines))
     except (OSError, ValueError, csv.Error) as error:
@@ -174,7 +177,14 @@ def _read(file: Path) -> list[dict[str, str]]:
     for column, name in names.items():
         if records and not name:
             raise TableError(f"{file}: no column {column!r}; published numbers need {', '.join(COLUMNS)}")
-    return [{column: (record[name] or "").strip() for column, name in names.items()} for record in records]
+    rows = [{column: (record[name] or "").strip() for column, name in names.items()} for record in records]
+    for line, row in enumerate(rows, start=2):
+        for column, text in row.items():
+            if len(text) > _LONGEST:
+                raise TableError(
+                    f"{file.name}, line {line}: {column} has {len(text)} characters, at most {_LONGEST} are read"
+                )
+    return rows
 
 
 # --- Names -----------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from typing import Any
 
 from tabulate import tabulate
 
+from ..cells import csv_cell, markdown_text
 from ..files import write_json, write_text
 from ..metrics import Metric, metric
 from .claims import Bounded, Claims
@@ -60,24 +61,24 @@ def render_markdown(boards: Iterable[Board]) -> str:
     """All boards as one Markdown page: every metric, intervals, notes."""
     lines = ["# Leaderboard", ""]
     for board in boards:
-        lines += [f"## {board.title}", ""]
+        lines += [f"## {markdown_text(board.title)}", ""]
         if board.synthetic:
-            lines += [f"> **{_banner(board)}**", ""]
-        lines += [_facts(board), ""]
+            lines += [f"> **{markdown_text(_banner(board))}**", ""]
+        lines += [markdown_text(_facts(board)), ""]
         for name in board.info.metrics:
             header, cells = _table(board, name, board.columns)
-            lines += [f"### {_heading(board, name)}", "", _pipes(header, cells), ""]
+            lines += [f"### {markdown_text(_heading(board, name))}", "", _pipes(header, cells), ""]
         if board.has_intervals:
             header, cells = _interval_table(board, board.columns)
             lines += [f"### {_interval_heading(board)}", "", _pipes(header, cells), ""]
         for heading, sentences in _claims_text(board):
-            lines += [f"### {heading}", "", *(f"- {_escaped(line)}" for line in sentences), ""]
+            lines += [f"### {heading}", "", *(f"- {markdown_text(line)}" for line in sentences), ""]
         if board.robustness:
             header, cells = _robustness_table(board)
             lines += [f"### Robustness, {metric(board.info.primary).title}", "", _pipes(header, cells), ""]
             lines += [f"- {line}" for line in _ROBUSTNESS_LEGEND] + [""]
         notes = (*_legend(board, board.info.metrics), *board.notes, *_warnings(board))
-        lines += [f"- {_escaped(line)}" for line in notes]
+        lines += [f"- {markdown_text(line)}" for line in notes]
         lines.append("")
     return "\n".join(lines).rstrip() + "\n"
 
@@ -88,7 +89,7 @@ def render_csv(boards: Iterable[Board]) -> str:
     lines = [line for board in boards for row in board.rows for line in _csv_lines(board, row)]
     writer = csv.DictWriter(text, list(lines[0]) if lines else ["data_set"], lineterminator="\n")
     writer.writeheader()
-    writer.writerows(lines)
+    writer.writerows({name: csv_cell(value) for name, value in line.items()} for line in lines)
     return text.getvalue()
 
 
@@ -319,10 +320,10 @@ def _plain(header: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
 
 
 def _pipes(header: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
-    escaped = [[_escaped(cell) for cell in row] for row in cells]
+    escaped = [[markdown_text(cell) for cell in row] for row in cells]
     return tabulate(
         escaped,
-        [_escaped(name) for name in header],
+        [markdown_text(name) for name in header],
         tablefmt="pipe",
         disable_numparse=True,
         colalign=_align(header),
@@ -331,13 +332,6 @@ def _pipes(header: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
 
 def _align(header: Sequence[str]) -> list[str]:
     return ["left" if name in ("label", "profile", "context") else "right" for name in header]
-
-
-def _escaped(text: str) -> str:
-    """Labels are free text: nothing in them may end a table cell or start markup."""
-    for character in "\\|*_`":
-        text = text.replace(character, f"\\{character}")
-    return text.replace("<", "&lt;").replace("\n", " ")
 
 
 def _wrapped(text: str, width: int) -> list[str]:

@@ -6,7 +6,6 @@ that no pattern or more than one names.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -18,6 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from ..reading import read_json
 from .contract import ParityError
 
 Mode = Literal["train", "eval"]
@@ -243,7 +243,7 @@ def read_case(folder: Path) -> Case:
             missing or contradictory; the message names it.
     """
     try:
-        description = Description.model_validate(json.loads((folder / "case.json").read_text()))
+        description = Description.model_validate(read_json(folder / "case.json"))
         weights, inputs, outputs = (
             load_file(folder / f"{name}.safetensors") for name in ("weights", "inputs", "outputs")
         )

@@ -72,7 +72,10 @@ def evaluate(text: str, value: Callable[[str], Tensor]) -> Tensor:
             result = result + product() if take() == "+" else result - product()
         return result
 
-    result = total()
+    try:
+        result = total()
+    except RecursionError:
+        raise ParityError(f"expression {text[:60]!r}...: nested too deeply") from None
     if position < len(tokens):
         raise ParityError(f"expression {text!r}: unexpected {peek()!r}")
     return result

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import tomllib
+import reprlib
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +12,14 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from ..errors import UserError, suggestion
+from ..reading import Unreadable, parse_toml, read_toml
 from .schema import ParameterFile, Protocol
+
+# A protocol, its base, and perhaps the base of that one.
+_LONGEST_CHAIN = 16
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 200
+_SHORT.maxlevel = 4
 
 
 class ProtocolError(UserError):
@@ -65,19 +72,23 @@ def _read(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     if resolved in seen:
         chain = " -> ".join(str(item.name) for item in (*seen, resolved))
         raise ProtocolError(f"{path}: key 'extends': the files extend each other: {chain}")
+    if len(seen) >= _LONGEST_CHAIN:
+        raise ProtocolError(f"{path}: key 'extends': more than {_LONGEST_CHAIN} files extend each other")
     try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
+        document = read_toml(path)
     except FileNotFoundError:
         near = [str(item) for item in sorted(path.parent.glob("*.toml"))] if path.parent.is_dir() else []
         raise ProtocolError(f"{path}: no such protocol file{suggestion(str(path), near)}") from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise ProtocolError(f"{path}: not readable as TOML: {error}") from None
     _anchor_parameters(document, path.parent)
     parent = document.pop("extends", None)
     if parent is None:
         return document
-    if not isinstance(parent, str):
-        raise ProtocolError(f"{path}: key 'extends': value {parent!r} is not the path of a protocol file")
+    if not isinstance(parent, str) or not parent.endswith(".toml"):
+        raise ProtocolError(
+            f"{path}: key 'extends': value {_shown(parent)} is not the path of a protocol file (.toml)"
+        )
     return _merge(_read(path.parent / parent, (*seen, resolved)), document)
 
 
@@ -117,11 +128,16 @@ def _included(document: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def _read_parameters(path: Path) -> ParameterFile:
     try:
-        return ParameterFile.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+        return ParameterFile.model_validate(read_toml(path))
     except ValidationError as error:
         raise ProtocolError(_explain(path, error, ParameterFile)) from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise ProtocolError(f"{path}: key 'params_from': not readable as TOML: {error}") from None
+
+
+def _shown(value: Any) -> str:
+    """A value for a message, however long or deep it is."""
+    return _SHORT.repr(value)
 
 
 def _merge(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
@@ -139,8 +155,8 @@ def _apply_setting(document: dict[str, Any], setting: str) -> None:
     if not separator or not all(parts):
         raise ProtocolError(f"--set {setting!r}: expected key=value, such as compute.epochs=5")
     try:
-        value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+        value = parse_toml(f"value = {text}")["value"]
+    except Unreadable:
         value = text.strip()
     table: Any = document
     for part in parts[:-1]:
@@ -183,20 +199,20 @@ def _explain(path: Path, error: ValidationError, root: type[BaseModel] = Protoco
         key = ".".join(str(part) for part in parts)
         if kind == "extra_forbidden":
             near = suggestion(str(parts[-1]), _keys_at(parts[:-1], root))
-            lines.append(f"{path}: unknown key '{key}' (value {value!r}){near}")
+            lines.append(f"{path}: unknown key '{key}' (value {_shown(value)}){near}")
         elif kind == "missing":
             lines.append(f"{path}: key '{key}' is missing")
         elif kind == "literal_error":
             allowed = issue.get("ctx", {})["expected"].replace(" or ", ", ").replace("'", "").split(", ")
             near = suggestion(str(value), allowed)
-            lines.append(f"{path}: key '{key}': value {value!r} is not allowed{near}")
+            lines.append(f"{path}: key '{key}': value {_shown(value)} is not allowed{near}")
         elif kind == "too_short" and value:
             continue  # pydantic counts the valid items only; the invalid ones are listed already
         elif kind == "value_error":
             reason = issue["msg"].removeprefix("Value error, ")
             lines.append(f"{path}: key '{key}': {reason}" if key else f"{path}: {reason}")
         else:
-            lines.append(f"{path}: key '{key}': value {value!r}: {issue['msg']}")
+            lines.append(f"{path}: key '{key}': value {_shown(value)}: {issue['msg']}")
     return "\n".join(lines)
 
 

@@ -30,6 +30,7 @@ import optuna
 import pandas as pd
 from optuna.trial import FrozenTrial, TrialState
 
+from ..cells import csv_cell
 from ..files import write_json, write_text
 from ..leaderboard.info import TableInfo
 from ..leaderboard.intervals import IntervalSettings
@@ -292,7 +293,8 @@ def _table(plan: StudyPlan, trials: Sequence[FrozenTrial]) -> str:
     for trial in trials:
         own, seconds = trial.user_attrs, trial.duration
         writer.writerow(
-            [
+            csv_cell(value)
+            for value in [
                 trial.number,
                 "LOST" if was_lost(trial) else trial.state.name,
                 own.get(SETTING, ""),

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
+from ..cells import csv_cell
 from ..run_file import NewerRun, refuse_newer
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
@@ -105,8 +106,10 @@ def experiment_name(protocol: str, synthetic: bool) -> str:
 
 
 def metric_key(*parts: str) -> str:
-    """Joins parts by slashes, with characters that MLflow refuses replaced by ``_``."""
-    return "/".join(re.sub(r"[^\w.\- /]", "_", part) for part in parts)
+    """Joins parts by slashes, with characters and dots that MLflow refuses replaced by ``_``."""
+    plain = "/".join(re.sub(r"[^\w.\- /]", "_", part) for part in parts)
+    # MLflow wants a path in its shortest form: no "", "." or ".." between slashes.
+    return "/".join(part if part.strip(".") else "_" * max(len(part), 1) for part in plain.split("/"))[:250]
 
 
 def read_entry(run_folder: Path) -> RunEntry:
@@ -280,7 +283,7 @@ def _masks(masks: Mapping[str, Any]) -> str:
     writer = csv.DictWriter(text, [*columns, "hash"], lineterminator="\n")
     writer.writeheader()
     for row in rows:
-        writer.writerow({name: _rounded(value) for name, value in row.items()})
+        writer.writerow({name: csv_cell(_rounded(value)) for name, value in row.items()})
     return text.getvalue()
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ...errors import UnknownName
+from ...errors import UnknownName, UserError
 from ..catalogue import data_sets
 from ..digests import features_digest
 from ..errors import CorpusError
@@ -84,8 +84,19 @@ def import_data(
         "magtkd": magtkd.import_magtkd,
         "table": table.import_table,
     }
-    imported = importers[format](sources, options)
-    return _finish(imported, format, root / name, info, replace_existing)
+    try:
+        imported = importers[format](sources, options)
+        contents = ordered(imported.contents)
+        _check_text(contents)
+    except UserError:
+        raise
+    except (Exception, RecursionError, MemoryError) as error:
+        # What the importers don't name themselves: values of other kinds than any release holds.
+        places = ", ".join(path.name for path in sources)
+        raise CorpusError(
+            f"{places}: no sound release of the format {format!r}: {type(error).__name__}: {error}"
+        ) from error
+    return _finish(replace(imported, contents=contents), format, root / name, info, replace_existing)
 
 
 def detect_format(sources: Sequence[Path]) -> str:
@@ -116,10 +127,21 @@ def detect_format(sources: Sequence[Path]) -> str:
     raise CorpusError(f"no known release in {names}; docs/data.md lists the layouts")
 
 
+def _check_text(contents: Contents) -> None:
+    """Text must be Unicode: JSON can hold halves of characters that no file can."""
+    table = contents.utterances
+    for column in table.columns:
+        for value in (str(column), *(text for text in table[column] if isinstance(text, str))):
+            try:
+                value.encode()
+            except UnicodeEncodeError:
+                raise CorpusError(f"column {column!a} holds the broken text {value[:60]!a}") from None
+
+
 def _finish(
     imported: Imported, format: str, folder: Path, info: DatasetInfo | None, replace_existing: bool
 ) -> ImportReport:
-    contents = ordered(imported.contents)
+    contents = imported.contents
     warnings = (*imported.warnings, *check_contents(contents, info))
     with only_writer(folder):
         if folder.exists() and not (replace_existing and _other_data(folder, contents)):

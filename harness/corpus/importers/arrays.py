@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from ...reading import read_npz
 from ..errors import CorpusError
 from ..records import FeatureSet
 from .common import ImportOptions, feature_set, modality_name, numbers, read_npy, repaired
@@ -38,12 +39,11 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
         return {path.stem: read_npy(path)}
     try:
         if path.suffix == ".npz":
-            with np.load(path, allow_pickle=False) as archive:
-                return {name: archive[name] for name in archive.files}
+            return read_npz(path)
         from safetensors.numpy import load_file
 
         return load_file(path)
-    except Exception as error:
+    except (Exception, MemoryError) as error:
         raise CorpusError(f"{path} cannot be read: {error}") from None
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ...reading import read_npy as read_plain_npy
 from ..errors import CorpusError
 from ..info import DatasetInfo
 from ..native import Contents
@@ -179,10 +180,10 @@ def read_npy(path: Path) -> np.ndarray:
         CorpusError: The file is broken or holds something else than numbers.
     """
     try:
-        array = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+        array = read_plain_npy(path)
+    except (OSError, ValueError) as error:
         raise CorpusError(f"{path} is not a plain .npy array: {error}") from None
-    if not isinstance(array, np.ndarray) or array.dtype.kind not in "biuf":
+    if array.dtype.kind not in "biuf":
         raise CorpusError(f"{path} does not hold an array of numbers")
     return array
 

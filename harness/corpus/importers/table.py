@@ -8,7 +8,6 @@ have companions ``<name>_lengths`` and ``<name>_observed``. A folder stands for 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from ...reading import check_columns, read_json, read_parquet, table_of_records
 from ..errors import CorpusError
 from ..native import Contents
 from ..records import LabelInfo
@@ -129,21 +129,21 @@ def _read_table(path: Path) -> _Table:
     names: tuple[str, ...] = ()
     try:
         if path.suffix == ".parquet":
-            frame = pd.read_parquet(path)
+            frame = read_parquet(path)
         elif path.suffix == ".json":
-            value = json.loads(path.read_text(encoding="utf-8"))
+            value = read_json(path)
             if isinstance(value, dict):
                 names = tuple(str(name).partition(" (")[0] for name in value.get("label_names", ()))
                 value = value.get("utterances", value.get("samples"))
             if not isinstance(value, list) or not all(isinstance(row, dict) for row in value):
                 raise CorpusError(f"{path} holds no list of records (key 'utterances' or 'samples')")
-            frame = pd.DataFrame(value)
+            frame = table_of_records(value)
         else:
+            separator = "\t" if path.suffix == ".tsv" else ","
+            check_columns(path, separator)
             # Text columns stay as they are: "NA" and "null" are words that people say.
-            frame = pd.read_csv(
-                path, sep="\t" if path.suffix == ".tsv" else ",", keep_default_na=False, na_values={}
-            )
-    except (OSError, ValueError, UnicodeDecodeError) as error:
+            frame = pd.read_csv(path, sep=separator, keep_default_na=False, na_values={}, low_memory=False)
+    except (OSError, ValueError, OverflowError, MemoryError) as error:
         raise CorpusError(f"{path} cannot be read as a table: {error}") from None
     if not len(frame):
         raise CorpusError(f"{path} has no rows")
