@@ -182,7 +182,7 @@ def _read(file: Path) -> list[dict[str, str]]:
         for column, text in row.items():
             if len(text) > _LONGEST:
                 raise TableError(
-                    f"{file.name}, line {line}: {column} has {len(text)} characters, at most {_LONGEST} are read"
+                    f"{file.name}, line {line}: {column} has {len(text)} characters, the most is {_LONGEST}"
                 )
     return rows
 
