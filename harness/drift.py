@@ -218,7 +218,7 @@ def restore(run: PlannedRun, stored: StoredRun, shop: Workshop) -> Method:
     """The model of a finished run, in evaluation mode; it predicts what the store has.
 
     Raises:
-        UserError: It does not, on the first test condition.
+        UserError: It does not, on the first test condition, or a language model has other weights.
     """
     import torch
     from safetensors.torch import load_file
@@ -228,12 +228,15 @@ def restore(run: PlannedRun, stored: StoredRun, shop: Workshop) -> Method:
 
     device = torch.device(shop.execution.device)
     train = shop.splits.split(run, device, "train")
+    services = RunServices(run.seed, device, shop.models)
     with torch.random.fork_rng(devices=[]):
-        method = build_method(run, RunServices(run.seed, device, shop.models))
+        method = build_method(run, services)
         # Stages switch parts of some methods on and off; the model that is tested has been through all.
         steps = math.ceil(train.units / run.parameters.batch_size)
         for index, stage in enumerate(stage for stage in method.stages() if stage.epochs > 0):
             method.start_stage(StagePlan(stage, index, steps))
+    if services.used != stored.record["language_models"]:
+        raise UserError(f"{stored.folder.name}: its language model had other weights than the one at hand")
     method.load_state_dict(load_file(stored.folder / "model.safetensors"))
     method.eval()
     _check_predictions(method, run, stored, shop)

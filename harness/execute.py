@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
+from .checkpoints import local_folder, weights_sha256
 from .costs import remember
 from .protocol.plan import Plan, PlannedRun
 from .store import Store, StoredRun
@@ -121,9 +122,10 @@ def execute(
         workers: Answers who computes; runs are computed in this process, one by one, if ``None``.
 
     Raises:
-        UserError: The workers can't work.
+        UserError: The workers can't work, or the store has runs with other weights of a language model.
     """
     runs = [run for run in plan.runs if not run.skip]
+    _check_language_models(runs, store)
     outcome = Outcome()
     have = store.addresses()
     pending: list[PlannedRun] = []
@@ -200,6 +202,14 @@ def _cleared(run: PlannedRun, store: Store) -> StoredRun | None:
             store.remove(run.address)
             return None
         return stored if mine else None
+
+
+def _check_language_models(runs: Iterable[PlannedRun], store: Store) -> None:
+    """Refuses to reuse runs whose language models have other weights than those at hand now."""
+    known = store.language_models()
+    named = {value for run in runs for _, value in run.parameters if isinstance(value, str)}
+    found = {name: folder for name in known.keys() & named if (folder := local_folder(name)) is not None}
+    store.hold_to_language_models({name: weights_sha256(folder) for name, folder in found.items()})
 
 
 def _count_reused(outcome: Outcome, stored: StoredRun) -> None:

@@ -6,15 +6,15 @@ name and the hash of its weights.
 
 Names:
     * a Hugging Face id (``"google-t5/t5-base"``) or a local folder with ``config.json``, weights
-      as safetensors and a tokenizer;
+      as safetensors and a tokenizer. ``"<name>@<first digits of a SHA-256>"`` insists on weights;
     * ``"random-<family>"`` or ``"random:<seed>:<family>"``: a small encoder of a real class, built
-      from a configuration with a fixed seed. It has no language knowledge and says so.
+      from a configuration with a fixed seed. It has no language knowledge and says so;
+    * ``"random:<seed>:<id or folder>"``: configuration and tokenizer of that model, random weights.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,6 +23,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from .checkpoints import ROOT_VARIABLE, model_folder, weight_files, weights_sha256
 
 # Small configurations of the random encoders; 259 = 256 bytes and three special tokens.
 RANDOM_FAMILIES: Mapping[str, Mapping[str, Any]] = {
@@ -38,10 +40,10 @@ RANDOM_FAMILIES: Mapping[str, Mapping[str, Any]] = {
 }
 _VOCABULARY = 259
 _PAD, _END, _SPECIAL = 0, 1, 3
-_RANDOM = re.compile(r"random(?::(?P<seed>\d+):|-)(?P<family>[a-z0-9-]+)")
+_RANDOM = re.compile(r"random(?:-(?P<plain>[a-z0-9-]+)|:(?P<seed>\d+):(?P<family>.+))")
+_PINNED = re.compile(r"(?P<name>.+)@(?P<digits>[0-9a-f]{8,64})")
 # Sequences are short, and the fused kernels read the mask back from the device at every call.
 _ATTENTION = "eager"
-_TRUE = {"1", "ON", "YES", "TRUE"}
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ class LanguageModel:
         name: Name it was asked for by.
         encoder: The network; called with ``inputs_embeds`` and ``attention_mask``.
         width: Width d_L of word embeddings and hidden states.
-        weights_hash: SHA-256 over names, shapes and float32 values of all weights.
+        weights_hash: SHA-256 of the weight files; of a random encoder, over names, shapes and values.
         random: True for a random encoder ("no language knowledge").
         device: Where the weights are.
         tokenizer: Texts and whether to add special tokens to ragged ids and the padding id.
@@ -154,8 +156,8 @@ def is_random(name: str) -> bool:
 def resolve(name: str, device: torch.device | str = "cpu") -> LanguageModel:
     """Loads a frozen language model.
 
-    The local cache is looked at first; the network only if the model is not there, offline mode
-    (``HF_HUB_OFFLINE``) is off and the hub answers within seconds.
+    A local folder is looked at first, then ``IMER_PRETRAINED``, then the local cache; the network only
+    if offline mode (``HF_HUB_OFFLINE``) is off and the hub answers within seconds.
 
     Args:
         name: Hugging Face id, local folder, or name of a random encoder.
@@ -163,20 +165,20 @@ def resolve(name: str, device: torch.device | str = "cpu") -> LanguageModel:
 
     Raises:
         LookupError: The model is not at hand; the message names it and the ways out.
-        ValueError: The model reads from left to right only, so that its first position, which
-            methods read, cannot see the rest of the sequence.
+        ValueError: The model has other weights than its name insists on, or reads from left to right
+            only, so that its first position, which methods read, cannot see the rest of the sequence.
     """
     random = is_random(name)
-    encoder, tokenizer = _random_encoder(name) if random else _pretrained(name)
-    return freeze(name, encoder, tokenizer, random, torch.device(device))
+    encoder, tokenizer, digest = (*_random_encoder(name), "") if random else _pretrained(name)
+    return freeze(name, encoder, tokenizer, random, torch.device(device), digest)
 
 
 def freeze(
-    name: str, encoder: nn.Module, tokenizer: Tokenizer, random: bool, device: torch.device
+    name: str, encoder: nn.Module, tokenizer: Tokenizer, random: bool, device: torch.device, digest: str = ""
 ) -> LanguageModel:
-    """Wraps an encoder of the transformers library as a frozen language model."""
+    """Wraps an encoder of the transformers library; its weights are hashed where no hash is given."""
     encoder = encoder.float().requires_grad_(False).eval()
-    digest = weights_hash(encoder)
+    digest = digest or weights_hash(encoder)
     width = int(encoder.get_input_embeddings().weight.shape[1])  # type: ignore[operator]
     model = LanguageModel(name, encoder.to(device), width, digest, random, device, tokenizer)
     _check_bidirectional(model)
@@ -213,23 +215,33 @@ def _check_bidirectional(model: LanguageModel) -> None:
 
 def _random_encoder(name: str) -> tuple[nn.Module, Tokenizer]:
     matched = _RANDOM.fullmatch(name)
-    family = matched["family"] if matched else ""
-    if matched is None or family not in RANDOM_FAMILIES:
+    assert matched is not None
+    family = matched["plain"] or matched["family"]
+    if family in RANDOM_FAMILIES:
+        from transformers import AutoConfig
+
+        settings = dict(RANDOM_FAMILIES[family])
+        config = AutoConfig.for_model(
+            settings.pop("model_type"),
+            vocab_size=_VOCABULARY,
+            pad_token_id=_PAD,
+            eos_token_id=_END,
+            **settings,
+        )
+        tokenizer: Tokenizer = byte_tokenizer
+    elif matched["plain"]:
         raise LookupError(
             f"no random language model {name!r}; known families: {', '.join(RANDOM_FAMILIES)} "
-            '(names such as "random-t5-tiny" or "random:7:t5-tiny")'
+            '(names such as "random-t5-tiny", "random:7:t5-tiny" or "random:7:google-t5/t5-base")'
         )
-    from transformers import AutoConfig
-
-    settings = dict(RANDOM_FAMILIES[family])
-    config = AutoConfig.for_model(
-        settings.pop("model_type"), vocab_size=_VOCABULARY, pad_token_id=_PAD, eos_token_id=_END, **settings
-    )
+    else:
+        folder = _folder(family)
+        config, tokenizer = _config(folder), _tokenizer(folder)
     # The library initialises from the global generator: fork it, so that no run's numbers move.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(matched["seed"] or 0))
         encoder = encoder_from_config(config)
-    return encoder, byte_tokenizer
+    return encoder, tokenizer
 
 
 def encoder_from_config(config: Any) -> nn.Module:
@@ -242,64 +254,60 @@ def encoder_from_config(config: Any) -> nn.Module:
     return model.get_encoder() if config.is_encoder_decoder else model
 
 
-def _pretrained(name: str) -> tuple[nn.Module, Tokenizer]:
-    folder = Path(name).expanduser()
-    if folder.is_dir():
-        # Sentence encoders may keep the transformer in a folder of its own.
-        inner = folder / "0_Transformer"
-        return _load(str(inner if (inner / "config.json").exists() else folder), local=True)
-    try:
-        return _load(name, local=True)
-    except (OSError, ValueError) as error:
-        reason = why_no_download()
-        if reason:
-            raise LookupError(_not_at_hand(name, reason)) from error
-    try:
-        return _load(name, local=False)
-    except (OSError, ValueError) as error:
-        raise LookupError(_not_at_hand(name, f"the hub did not deliver it ({error})")) from error
+def _pretrained(name: str) -> tuple[nn.Module, Tokenizer, str]:
+    """Encoder, tokenizer and hash of the weights."""
+    from transformers import AutoModel, AutoModelForTextEncoding
 
-
-def _load(source: str, local: bool) -> tuple[nn.Module, Tokenizer]:
-    from transformers import AutoConfig, AutoModel, AutoModelForTextEncoding, AutoTokenizer
-
-    config = AutoConfig.from_pretrained(source, local_files_only=local)
+    pinned = _PINNED.fullmatch(name)
+    folder = _folder(pinned["name"] if pinned else name)
+    if not weight_files(folder):
+        raise LookupError(_not_at_hand(name, f"{folder} has no safetensors weights"))
+    digest = weights_sha256(folder)
+    if pinned and not digest.startswith(pinned["digits"]):
+        raise ValueError(f"language model {name!r}: the weights in {folder} have the SHA-256 {digest}")
+    config = _config(folder)
     # Weights as safetensors only: a pickle could run code.
-    options: dict[str, Any] = {"config": config, "local_files_only": local, "use_safetensors": True}
+    options: dict[str, Any] = {"config": config, "local_files_only": True, "use_safetensors": True}
     options["attn_implementation"] = _ATTENTION
     if type(config) in AutoModelForTextEncoding._model_mapping:
-        encoder = AutoModelForTextEncoding.from_pretrained(source, **options)
+        encoder = AutoModelForTextEncoding.from_pretrained(folder, **options)
     else:
-        encoder = AutoModel.from_pretrained(source, **options)
+        encoder = AutoModel.from_pretrained(folder, **options)
         encoder = encoder.get_encoder() if config.is_encoder_decoder else encoder
-    library = AutoTokenizer.from_pretrained(source, local_files_only=local)
+    return encoder, _tokenizer(folder), digest
+
+
+def _folder(name: str) -> Path:
+    try:
+        return model_folder(name)
+    except LookupError as error:
+        raise LookupError(_not_at_hand(name, str(error))) from None
+
+
+def _config(folder: Path) -> Any:
+    from transformers import AutoConfig
+
+    return AutoConfig.from_pretrained(folder, local_files_only=True)
+
+
+def _tokenizer(folder: Path) -> Tokenizer:
+    from transformers import AutoTokenizer
+
+    library = AutoTokenizer.from_pretrained(folder, local_files_only=True)
 
     def tokenizer(texts: Sequence[str], special: bool) -> tuple[list[list[int]], int]:
         encoded = library(list(texts), add_special_tokens=special, padding=False, truncation=False)
         return encoded["input_ids"], library.pad_token_id or 0
 
-    return encoder, tokenizer
-
-
-def why_no_download() -> str:
-    """Why the hub cannot be asked, in words; empty if it can."""
-    for variable in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
-        if os.environ.get(variable, "").upper() in _TRUE:
-            return f"it is not in the local cache and {variable} is set"
-    from huggingface_hub import constants, get_session
-
-    try:  # The library itself retries for minutes where there is no network.
-        get_session().head(constants.ENDPOINT, timeout=5)
-    except Exception:
-        return f"it is not in the local cache and {constants.ENDPOINT} cannot be reached"
-    return ""
+    return tokenizer
 
 
 def _not_at_hand(name: str, reason: str) -> str:
     return (
         f"no language model {name!r} at hand: {reason}. Ways out: fetch it into the Hugging Face cache on "
-        f"a machine with a network (`hf download {name}`, then copy the cache or set HF_HOME); name a local "
-        "folder with config.json, model.safetensors and tokenizer files; choose class prototypes that need "
+        f"a machine with a network (`hf download {name}`, then copy the cache or set HF_HOME); set "
+        f"{ROOT_VARIABLE} to a folder that holds it under this name, or name a local folder, with "
+        "config.json, model.safetensors and tokenizer files; choose class prototypes that need "
         'no language model where the method offers them (prototypes = "learned" or "given"); or name a '
         'random encoder such as "random-t5-tiny", which has no language knowledge and is marked so'
     )

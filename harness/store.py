@@ -4,6 +4,7 @@
 
     results/<protocol>/
       protocol.json                 the protocol as it was last run, overrides included
+      language_models.json          names of the language models its runs use, and hashes of their weights
       leaderboard.{md,csv,json}
       runs/<name>-<address>/        run.json, history.jsonl, predictions.parquet, model.safetensors,
                                     and manifest.json with the digest of each
@@ -21,7 +22,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,6 +32,7 @@ from filelock import FileLock, Timeout
 
 from .errors import UserError
 from .files import move_whole, write_json, writing
+from .reading import Unreadable, read_json
 from .run_file import RUN_FILE, RUN_SCHEMA, DamagedRun, read_record
 from .run_manifest import read_manifest, write_manifest
 
@@ -160,6 +162,44 @@ class Store:
                 doomed.parent.mkdir(parents=True, exist_ok=True)
                 os.replace(folder, doomed)
             shutil.rmtree(doomed, ignore_errors=True)
+
+    def language_models(self) -> dict[str, str]:
+        """Hashes of weights by name of language model, as the runs of this store have them.
+
+        Raises:
+            UserError: The file was spoilt.
+        """
+        file = self.folder / "language_models.json"
+        if not file.is_file():
+            return {}
+        try:
+            known = read_json(file)
+        except Unreadable as error:
+            known = error
+        if not isinstance(known, dict) or not all(isinstance(value, str) for value in known.values()):
+            raise UserError(f"{file}: not a table of names and hashes; put a copy back, or remove it")
+        return known
+
+    def hold_to_language_models(self, found: Mapping[str, str]) -> None:
+        """Writes down which weights stand behind names; from then on no others may.
+
+        An address knows a language model by its name alone.
+
+        Raises:
+            UserError: Other weights stand behind a name already.
+        """
+        with self.claim("language-models", wait=True):
+            known = self.language_models()
+            for name in known.keys() & found.keys():
+                if known[name] != found[name]:
+                    raise UserError(
+                        f"the results in {self.folder} were computed with other weights of language model "
+                        f"{name!r}: theirs have the SHA-256 {known[name]}, those at hand {found[name]}. "
+                        f'Name the weights in the protocol ("{name}@{found[name][:12]}"), which makes runs '
+                        "of their own of them, or choose another results folder (--results)"
+                    )
+            if not found.keys() <= known.keys():
+                write_json(self.folder / "language_models.json", {**known, **found})
 
     @contextmanager
     def claim(self, address: str, wait: bool = False) -> Iterator[bool]:

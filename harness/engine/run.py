@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from .. import metrics as metric_registry
 from ..files import CannotWrite, write_json_lines, written_whole
 from ..hashing import derive_seed
-from ..language_models import LanguageModels
+from ..language_models import LanguageModels, is_random
 from ..method import Method, Stage
 from ..metrics import NonFinitePrediction, mean_over
 from ..protocol.plan import Execution, Plan, PlannedRun
@@ -70,6 +70,11 @@ class RunServices:
         model = self._models.resolve(name, self.device)
         self.used[name] = model.weights_hash
         return model
+
+    @property
+    def pretrained(self) -> dict[str, str]:
+        """The pretrained ones of ``used``; the weights of a random encoder follow from its name."""
+        return {name: digest for name, digest in self.used.items() if not is_random(name)}
 
 
 class SplitCache:
@@ -257,6 +262,7 @@ def _train_and_test(run: PlannedRun, shop: Workshop, work: Path, report: Report 
     services = RunServices(run.seed, device, shop.models)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         method = build_method(run, services)
+        shop.store.hold_to_language_models(services.pretrained)
         checkpoint, every = work / "checkpoint.safetensors", protocol.compute.checkpoint_seconds
         training = Training(job, method, report, checkpoint, every)
         progress = _run_with_shared_stages(training, run, shop)

@@ -8,13 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..checkpoints import model_folder, weight_files
 from ..hashing import address
-from ..language_models import why_no_download
 from .errors import EncoderNotFound
 
-# Weights as safetensors only: a pickle could run code. Variants in other precisions are left out.
-_WEIGHTS = ("model.safetensors", "model-*-of-*.safetensors")
-_FILES = ("*.json", "*.txt", "*.model", *_WEIGHTS)
 # What a configuration says about where it was saved, not about what it computes.
 _INCIDENTAL = (
     "_name_or_path",
@@ -52,7 +49,7 @@ class Checkpoint:
 
 
 def find_checkpoint(name: str, revision: str = "") -> Checkpoint:
-    """Finds a checkpoint: a local folder, then the local cache, then the hub.
+    """Finds a checkpoint: a local folder, then ``IMER_PRETRAINED``, the local cache, the hub.
 
     Args:
         name: Hugging Face id or local folder with ``config.json`` and safetensors weights.
@@ -61,17 +58,13 @@ def find_checkpoint(name: str, revision: str = "") -> Checkpoint:
     Raises:
         EncoderNotFound: It is not at hand, or has no safetensors weights.
     """
-    folder = Path(name).expanduser()
-    commit = ""
-    if folder.is_dir():
-        # Sentence encoders may keep the transformer in a folder of its own.
-        inner = folder / "0_Transformer"
-        folder = inner if (inner / "config.json").is_file() else folder
-    elif name.startswith((".", "/", "~")):
+    if name.startswith((".", "/", "~")) and not Path(name).expanduser().is_dir():
         raise EncoderNotFound(f"no encoder {name!r}: there is no such folder")
-    else:
-        folder = _snapshot(name, revision)
-        commit = folder.name
+    try:
+        folder = model_folder(name, revision)
+    except LookupError as error:
+        raise EncoderNotFound(_not_at_hand(name, str(error))) from None
+    commit = folder.name if folder.parent.name == "snapshots" else ""
     config = folder / "config.json"
     if not config.is_file():
         raise EncoderNotFound(f"no encoder {name!r}: {folder} has no config.json")
@@ -80,28 +73,6 @@ def find_checkpoint(name: str, revision: str = "") -> Checkpoint:
     except ValueError as error:
         raise EncoderNotFound(f"no encoder {name!r}: {config} is broken ({error})") from None
     return Checkpoint(name, folder, commit, settings, _weights_hash(name, folder))
-
-
-def _snapshot(name: str, revision: str) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    options: dict[str, Any] = {"revision": revision or None, "allow_patterns": list(_FILES)}
-    try:
-        found = Path(snapshot_download(name, local_files_only=True, **options))
-        if any(any(found.glob(pattern)) for pattern in _WEIGHTS):
-            return found
-    except HFValidationError as error:
-        raise EncoderNotFound(f"no encoder {name!r}: no folder and no Hugging Face id ({error})") from None
-    except (LocalEntryNotFoundError, OSError):
-        pass
-    reason = why_no_download()
-    if reason:
-        raise EncoderNotFound(_not_at_hand(name, reason))
-    try:
-        return Path(snapshot_download(name, **options))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
-        raise EncoderNotFound(_not_at_hand(name, f"the hub did not deliver it ({error})")) from None
 
 
 def _not_at_hand(name: str, reason: str) -> str:
@@ -116,7 +87,7 @@ def _weights_hash(name: str, folder: Path) -> str:
     """SHA-256 over the tensors in order of name, whatever files they are spread over."""
     from safetensors import SafetensorError, safe_open
 
-    files = [path for pattern in _WEIGHTS for path in sorted(folder.glob(pattern))]
+    files = weight_files(folder)
     if not files:
         raise EncoderNotFound(
             f"encoder {name!r} has no safetensors weights in {folder}; pickled weights are not read because "

