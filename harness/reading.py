@@ -195,8 +195,8 @@ def _plain_text(table: pa.Table, names: Iterable[str], size: int) -> pa.Table:
             continue
         total = 0
         for chunk in column.chunks:
-            lengths = pc.fill_null(pc.binary_length(chunk.dictionary), 0)
-            total += pc.sum(pc.take(lengths, chunk.indices)).as_py() or 0
+            lengths = pc.fill_null(pc.call_function("binary_length", [chunk.dictionary]), 0)
+            total += pc.call_function("sum", [pc.take(lengths, chunk.indices)]).as_py() or 0
         if total > TEXT_ALWAYS + TEXT_PER_BYTE * size:
             raise Unreadable(f"{size} bytes would become {total} bytes of text in column {name!r}")
         table = table.set_column(

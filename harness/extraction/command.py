@@ -6,6 +6,7 @@ import argparse
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -116,7 +117,8 @@ def _run(args: argparse.Namespace, settings: Mapping[str, Settings]) -> int:
     labels = tuple(label_argument(text) for text in args.label)
     options = SourceOptions(args.name, info, labels, tuple(args.media))
     sources = read_sources(args.layout, args.source, options)
-    with only_writer(folder):
+    # Where there is no root yet nothing is made before there is something to write.
+    with only_writer(folder) if root.is_dir() else nullcontext():
         exists = (folder / "manifest.json").is_file()
         contents = onto(load_contents(folder) if exists else None, sources.contents)
     with Quiet() if args.quiet else Terminal() as progress:

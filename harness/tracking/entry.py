@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..cells import csv_cell
-from ..run_file import NewerRun, refuse_newer
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 
@@ -118,6 +117,8 @@ def read_entry(run_folder: Path) -> RunEntry:
     Raises:
         UnreadableRun: ``run.json`` or ``history.jsonl`` is absent, broken or lacks a key.
     """
+    from ..run_file import NewerRun, refuse_newer  # with pydantic, which `mlflow --help` does without
+
     file = run_folder / "run.json"
     try:
         text = file.read_bytes()

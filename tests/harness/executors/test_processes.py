@@ -135,7 +135,7 @@ def test_a_run_that_hangs_is_stopped_by_force_once_it_is_silent_for_its_whole_li
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 def test_no_worker_outlives_its_command(tmp_path, how):
     path = write_tiny(tmp_path)
-    settings = ["--set", "compute.epochs=4000", "--set", "compute.checkpoint_seconds=0", "--seeds", "1,2"]
+    settings = ["--set", "compute.epochs=100000", "--set", "compute.checkpoint_seconds=0", "--seeds", "1,2"]
     # A runner may start us with SIGINT ignored, which children inherit.
     process = bench(
         tmp_path,
