@@ -15,6 +15,7 @@ COMMANDS = {
     "leaderboard": (".leaderboard", "make the tables of a protocol or results folder again"),
     "compare": (".compare", "test two methods, or two results folders, against each other"),
     "audit": (".audit", "measure the error rates of the tests behind the tables"),
+    "verify": (".verify", "check stored results: files, masks, metrics, tables, versions"),
     "data": ("..corpus.commands", "import, list, show and verify data sets"),
     "methods": (".methods", "list the methods, or show the record of one"),
     "datasets": (".datasets", "list the known data sets and where they are"),
