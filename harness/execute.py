@@ -127,10 +127,10 @@ def execute(
     runs = [run for run in plan.runs if not run.skip]
     _check_language_models(runs, store)
     outcome = Outcome()
-    have = store.addresses()
+    have = store.find_all({run.address for run in runs})
     pending: list[PlannedRun] = []
     for run in runs:
-        stored = store.find(run.address) if run.address in have else None
+        stored = have.get(run.address)
         if stored is not None and retry and stored.status != "finished":
             stored = _cleared(run, store)
         if stored is None:
@@ -216,15 +216,3 @@ def _count_reused(outcome: Outcome, stored: StoredRun) -> None:
     outcome.reused += 1
     if stored.status != "finished":
         outcome.failed.append(stored)
-
-
-def stored_runs(plan: Plan, store: Store) -> dict[str, StoredRun]:
-    """The plan's runs that the store has, by address."""
-    have = store.addresses()
-    found: dict[str, StoredRun] = {}
-    for run in plan.runs:
-        if run.address and run.address in have:
-            stored = store.find(run.address)
-            if stored is not None:
-                found[run.address] = stored
-    return found

@@ -22,7 +22,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -94,6 +94,17 @@ class Store:
         for folder in sorted(self._runs.glob(f"*-{address}")):
             return _read(folder)
         return None
+
+    def find_all(self, addresses: Collection[str]) -> dict[str, StoredRun]:
+        """The runs of these addresses that the store has, by address, in one walk through the folder.
+
+        Raises:
+            NewerRun: One was written by a newer version of this project.
+        """
+        wanted = frozenset(addresses)
+        folders = (folder for folder in self._folders() if folder.name.rpartition("-")[2] in wanted)
+        found = (_read(folder) for folder in sorted(folders))
+        return {run.address: run for run in found if run.readable or run.folder.exists()}
 
     def runs(self, unreadable: Callable[[StoredRun], None] | None = None) -> Iterator[StoredRun]:
         """All runs of the store, by folder name.

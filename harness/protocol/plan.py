@@ -190,15 +190,17 @@ def make_plan(
         UserError: A method, profile, hyper-parameter or condition can't be used.
     """
     variants = protocol_variants(protocol)
-    runs = [
-        run
-        for plan in data
-        for seed in protocol.train.seeds
-        for fold in plan.splits
-        for train in training_schedules(protocol, plan.modalities, plan.test)
-        for variant in variants
-        for run in (_planned(protocol, plan, execution, variant, fold, train, seed),)
-    ]
+    runs: list[PlannedRun] = []
+    for plan in data:
+        # All seeds of a row share everything but the seed.
+        schedules = training_schedules(protocol, plan.modalities, plan.test)
+        rows = [
+            _planned_row(protocol, plan, execution, variant, fold, train)
+            for fold in plan.splits
+            for train in schedules
+            for variant in variants
+        ]
+        runs += [_with_seed(row, seed) for seed in protocol.train.seeds for row in rows]
     _refuse_twins(runs)
     return Plan(protocol, execution, tuple(data), tuple(runs), source)
 
@@ -355,17 +357,28 @@ def resolve_parameters(protocol: Protocol, variant: Variant, data_set: str) -> H
         ) from None
 
 
-def _planned(
+@dataclass(frozen=True)
+class _Row:
+    """The runs of one variant, data set, fold and training condition, but for their seed.
+
+    Attributes:
+        run: A run without seed and addresses.
+        parts: What its addresses are hashes of; ``None`` if it is skipped.
+    """
+
+    run: PlannedRun
+    parts: AddressParts | None
+
+
+def _planned_row(
     protocol: Protocol,
     data: DataPlan,
     execution: Execution,
     variant: Variant,
     fold: int | None,
     train: Schedule,
-    seed: int,
-) -> PlannedRun:
+) -> _Row:
     info = variant.info
-    validation = validation_schedules(protocol, data.modalities, data.test, train)
     parameters = resolve_parameters(protocol, variant, data.info.name)
     level, note = choose_level(data.samples.corpus, info.takes)
     spec = data_spec(data.samples, data.splits[fold].train, level)
@@ -373,11 +386,11 @@ def _planned(
         variant=variant,
         data=data,
         fold=fold,
-        seed=seed,
+        seed=0,
         regime=protocol.comparison.regime,
         selection=protocol.comparison.selection,
         train=train,
-        validation=validation,
+        validation=validation_schedules(protocol, data.modalities, data.test, train),
         test=tested_schedules(protocol, data.test, train),
         parameters=parameters,
         spec=spec,
@@ -388,11 +401,16 @@ def _planned(
         variant_address="",
         comparison_hash=comparison_hash(protocol, data),
     )
-    if run.skip:
-        return run
-    parts = address_parts(protocol, execution, run)
+    return _Row(run, None if run.skip else address_parts(protocol, execution, run))
+
+
+def _with_seed(row: _Row, seed: int) -> PlannedRun:
+    if row.parts is None:
+        return replace(row.run, seed=seed)
+    parts = replace(row.parts, data={**row.parts.data, "seed": seed})
     return replace(
-        run,
+        row.run,
+        seed=seed,
         address=parts.address,
         stage_address=parts.stage_address,
         variant_address=parts.variant_address,

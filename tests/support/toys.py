@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import signal
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -169,3 +170,7 @@ def _info(name: str, model: type, parameters: type[HyperParameters], score: bool
 TWO_STAGES = _info("two_stages", TwoStages, TwoStagesParameters)
 ANCHORS = _info("anchors", Anchors, AnchorsParameters, score=False)
 GOES_WRONG = _info("goes_wrong", GoesWrong, RaisesParameters)
+NEEDS_FOUR = replace(
+    _info("needs_four", TwoStages, TwoStagesParameters),
+    applies=lambda spec, parameters: "needs four modalities",
+)

@@ -1,7 +1,5 @@
 """A protocol's runs and the hashes that decide what is repeated and what may be compared."""
 
-from dataclasses import replace
-
 import pytest
 
 from imer_bench.harness.errors import UserError
@@ -115,14 +113,7 @@ def test_shards_are_a_partition(tmp_path):
 
 
 def test_a_method_that_does_not_apply_is_skipped_with_a_reason(tmp_path):
-    plan = tiny_plan(tmp_path)
-    variant = plan.runs[0].variant
-    info = replace(variant.info, applies=lambda spec, parameters: "needs four modalities")
-    from imer_bench.harness.protocol import plan as planning
-
-    run = planning._planned(
-        plan.protocol, plan.data[0], plan.execution, replace(variant, info=info), None, plan.runs[0].train, 1
-    )
+    (run,) = tiny_plan(tmp_path, "methods.0={name='toys:NEEDS_FOUR'}").runs
     assert run.skip == "needs four modalities"
     assert run.address == ""
 
