@@ -1,6 +1,9 @@
 """Runs as tasks of Ray: a real local Ray, and a real cluster of which a machine is killed."""
 
+import json
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -13,7 +16,7 @@ from imer_bench.harness.executors.cluster import RayWorkers, connect
 from imer_bench.harness.executors.request import PlanRequest
 from imer_bench.harness.store import Store
 
-from tiny import tiny_plan
+from tiny import tiny_plan, write_tiny
 
 ray = pytest.importorskip("ray", reason="Ray is not installed")
 ROOT = Path(__file__).resolve().parents[3]
@@ -126,3 +129,21 @@ def test_a_killed_machine_loses_nothing_and_doubles_nothing(tmp_path):
     assert {run.status for run in outcome.computed} == {"finished"}
     assert contents(one.folder) == contents(two.folder)
     assert not list((two.folder / "work").glob("*"))
+
+
+@pytest.mark.slow
+def test_a_study_is_shared_by_workers_of_ray(tmp_path):
+    path = write_tiny(tmp_path)
+    arguments = ("--method", "late_fusion", "--trials", "4", "--executor", "ray", "--jobs", "2", "--no-plots")
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "bench.py"), "tune", "--protocol", str(path), *arguments, "--json"],
+        cwd=tmp_path,
+        env={**os.environ, "IMER_NO_MLFLOW": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    summary = json.loads((tmp_path / "results/tiny/studies/late_fusion/summary.json").read_text())
+    assert summary["budget"]["counted"] == 4
+    assert summary["budget"]["failed"] == 0
