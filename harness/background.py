@@ -33,7 +33,7 @@ def background_of(runs: Sequence[StoredRun], name: str = "") -> Background:
         masks=tuple(_masks(record for record in records if record["status"] == "finished")),
         environments=_distinct(record["environment"] for record in records),
         data=_distinct({name: record["data"].get(name) for name in _DATA} for record in records),
-        sources=_sources(records),
+        sources=sources_of(records),
         audits=audit_tables(_audited(runs)),
         notes=_notes(records),
     )
@@ -55,7 +55,8 @@ def _distinct(records: Iterable[Mapping[str, Any]]) -> tuple[Mapping[str, Any], 
     return tuple({**json.loads(text), "runs": count} for text, count in counts.items())
 
 
-def _sources(records: Iterable[Mapping[str, Any]]) -> dict[str, Source]:
+def sources_of(records: Iterable[Mapping[str, Any]]) -> dict[str, Source]:
+    """Names and publications of the methods of some runs, as far as their code is at hand."""
     found: dict[str, Source] = {}
     for method in dict.fromkeys(record["identity"]["method"] for record in records):
         try:

@@ -149,7 +149,12 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Writes JSON whole or not at all; NaN is written as null, as JSON has no such number."""
-    write_text(path, json.dumps(_no_nan(value), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    write_text(path, json_text(value) + "\n")
+
+
+def json_text(value: Any) -> str:
+    """A value as JSON, NaN as null."""
+    return json.dumps(_no_nan(value), indent=1, ensure_ascii=False, allow_nan=False)
 
 
 def write_json_lines(path: Path, rows: Iterable[Any]) -> None:

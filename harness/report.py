@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -60,6 +60,11 @@ def boards_of_plan(plan: Plan, store: Store) -> tuple[Board, ...]:
         plan.protocol.leaderboard,
         [run for run in unreadable if run.address not in planned],
     )
+
+
+def planned(plan: Plan) -> Iterator[tuple[str, str, RunSummary]]:
+    """What ``boards_of_plan`` takes from a plan for each run: address, variant, and what is planned."""
+    return ((run.address, run.variant_address, _planned_summary(run, None)) for run in plan.runs)
 
 
 def boards_of_store(store: Store) -> tuple[Board, ...]:

@@ -6,6 +6,7 @@
       protocol.json                 the protocol as it was last run, overrides included
       language_models.json          names of the language models its runs use, and hashes of their weights
       leaderboard.{md,csv,json}
+      tables.json                   what was printed with them, and what all of it was made from
       runs/<name>-<address>/        run.json, history.jsonl, predictions.parquet, model.safetensors,
                                     and manifest.json with the digest of each
       work/<address>/               a run in progress: its checkpoint
@@ -116,7 +117,7 @@ class Store:
             UserError: A record can't be read, and nobody asked for such runs.
             NewerRun: A run was written by a newer version of this project.
         """
-        for folder in sorted(self._folders()):
+        for folder in self.folders():
             run = _read(folder)
             if run.readable:
                 yield run
@@ -127,10 +128,12 @@ class Store:
 
     def addresses(self) -> frozenset[str]:
         """Addresses of all runs of the store, by folder names alone."""
-        return frozenset(folder.name.rpartition("-")[2] for folder in self._folders())
+        return frozenset(folder.name.rpartition("-")[2] for folder in self.folders())
 
-    def _folders(self) -> Iterator[Path]:
-        return (folder for folder in self._runs.glob("*-*") if folder.name[0] != "." and not folder.is_file())
+    def folders(self) -> list[Path]:
+        """Folders of all runs, by name."""
+        found = self._runs.glob("*-*")
+        return sorted(folder for folder in found if folder.name[0] != "." and not folder.is_file())
 
     @property
     def _runs(self) -> Path:

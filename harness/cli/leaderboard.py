@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .reporting import add_report_arguments, content_for, report_request, write_tables
+from .reporting import add_report_arguments, report_request, tables_of, tables_of_store
 
 if TYPE_CHECKING:
-    from ..leaderboard import Board, PredictionTable
+    from ..leaderboard import PredictionTable
     from ..store import Store
+    from .kept import Tables
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,23 +37,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Prints and writes the tables: 0, or 1 if the source can't be used."""
-    from ..leaderboard import render_terminal
-    from ..leaderboard.appendix import appendix_text
-    from ..leaderboard.render import to_record
-
     if args.per_class:
         return _print_per_class(args)
-    request = report_request(args)
-    boards, folder, store = _boards(args)
-    content = content_for(request, boards, store)
-    where = write_tables(request, content, folder) if folder is not None else []
-    if args.json:
-        print(json.dumps(to_record(boards), indent=1, ensure_ascii=False))
-        return 0
-    for board in boards:
-        print(render_terminal(board))
-    print(appendix_text(content), end="")
-    for line in where:
+    tables = _tables(args)
+    print(tables.record if args.json else tables.text, end="\n" if args.json else "")
+    for line in () if args.json else tables.where:
         print(line)
     return 0
 
@@ -77,14 +65,17 @@ def _print_per_class(args: argparse.Namespace) -> int:
     return 0
 
 
-def _boards(args: argparse.Namespace) -> tuple[tuple[Board, ...], Path | None, Store | None]:
+def _tables(args: argparse.Namespace) -> Tables:
     from ..leaderboard import PredictionTable, build_boards
     from ..report import boards_of_store
 
+    request = report_request(args)
     source = _source(args)
     if isinstance(source, PredictionTable):
-        return build_boards(source.frame, source.infos), args.out, None
-    return boards_of_store(source), args.out or source.folder, source
+        return tables_of(request, lambda: build_boards(source.frame, source.infos), None, args.out)
+    if args.out:
+        return tables_of(request, lambda: boards_of_store(source), source, args.out)
+    return tables_of_store(request, lambda: boards_of_store(source), source)
 
 
 def _source(args: argparse.Namespace) -> PredictionTable | Store:

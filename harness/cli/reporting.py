@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from ..leaderboard.content import Content
     from ..leaderboard.latex_options import LatexOptions
     from ..leaderboard.published import Quotation
+    from ..protocol.plan import Plan
     from ..store import Store, StoredRun
+    from .kept import Tables
 
 
 def add_report_arguments(parser: argparse.ArgumentParser) -> None:
@@ -70,14 +72,55 @@ def report_request(args: argparse.Namespace) -> ReportRequest:
     )
 
 
-def content_for(request: ReportRequest, boards: Sequence[Board], store: Store | None) -> Content:
-    """What a report of these boards is about.
+def tables_of(
+    request: ReportRequest, make: Callable[[], Sequence[Board]], store: Store | None, folder: Path | None
+) -> Tables:
+    """Makes leaderboards and writes them and, unless it is switched off, the report.
 
     Args:
         request: What is asked for.
-        boards: The boards.
+        make: Makes the boards.
         store: Where their runs are; ``None`` for a table without runs.
+        folder: Where files go; ``None``: nothing is written.
     """
+    from ..leaderboard import render_terminal
+    from ..leaderboard.appendix import appendix_text
+    from ..leaderboard.render import record_text
+    from .kept import Tables
+
+    boards = make()
+    content = _content(request, boards, store)
+    where = () if folder is None else tuple(_written(request, content, folder))
+    text = "\n".join(map(render_terminal, boards)) + "\n" * bool(boards) + appendix_text(content)
+    return Tables(text, record_text(boards), where)
+
+
+def tables_of_store(
+    request: ReportRequest, make: Callable[[], Sequence[Board]], store: Store, plan: Plan | None = None
+) -> Tables:
+    """The same with files in the store's folder; made only if something has changed since last time.
+
+    Args:
+        request: What is asked for.
+        make: Makes the boards.
+        store: Where their runs are.
+        plan: What else the boards are made from, beside the store.
+    """
+    from ..background import sources_of
+    from ..report import planned
+    from .kept import kept_or_made
+
+    records = (run.record for run in store.runs(unreadable=lambda run: None))
+    asked = {
+        "request": request,
+        "sources": sources_of(records),
+        "plan": None if plan is None else [plan.protocol, list(planned(plan))],
+    }
+    return kept_or_made(store, asked, lambda: tables_of(request, make, store, store.folder))
+
+
+def _content(request: ReportRequest, boards: Sequence[Board], store: Store | None) -> Content:
+    """What a report of these boards is about."""
     from ..background import background_of
     from ..leaderboard.content import content_of
 
@@ -91,12 +134,8 @@ def _runs_of(store: Store, boards: Iterable[Board]) -> list[StoredRun]:
     return [run for run in readable if run.record["comparison_hash"] in hashes]
 
 
-def write_tables(request: ReportRequest, content: Content, folder: Path) -> list[str]:
-    """Writes leaderboards and, unless it is switched off, the report.
-
-    Returns:
-        Lines that say where everything is.
-    """
+def _written(request: ReportRequest, content: Content, folder: Path) -> list[str]:
+    """Writes all files, and answers lines that say where they are."""
     from ..leaderboard import write_leaderboard
     from ..leaderboard.appendix import appendix_markdown
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from typing import TYPE_CHECKING
 
 from .options import add_protocol_arguments, add_worker_arguments, load_plan, shard, store_of, workers_of
-from .reporting import add_report_arguments, content_for, report_request, write_tables
+from .reporting import add_report_arguments, report_request, tables_of_store
 
 if TYPE_CHECKING:
     from ..execute import Outcome
@@ -40,9 +39,6 @@ def run(args: argparse.Namespace) -> int:
     """Runs a protocol: 0 if every run has a result, 1 if one failed."""
     from ..execute import execute
     from ..files import write_json
-    from ..leaderboard import render_terminal
-    from ..leaderboard.appendix import appendix_text
-    from ..leaderboard.render import to_record
     from ..report import boards_of_plan
     from .display import Quiet, Terminal
 
@@ -62,17 +58,13 @@ def run(args: argparse.Namespace) -> int:
     except BaseException:
         mirror.close(quiet)
         raise
-    boards = boards_of_plan(plan, store)
-    content = content_for(request, boards, store)
-    where = write_tables(request, content, store.folder)
+    tables = tables_of_store(request, lambda: boards_of_plan(plan, store), store, plan)
     mirror.close(quiet)
     if args.json:
-        print(json.dumps(to_record(boards), indent=1, ensure_ascii=False))
+        print(tables.record)
     else:
-        for board in boards:
-            print(render_terminal(board))
-        print(appendix_text(content), end="")
-        print("\n".join([*_closing(plan, outcome), *where]))
+        print(tables.text, end="")
+        print("\n".join([*_closing(plan, outcome), *tables.where]))
     return 1 if outcome.failed else 0
 
 

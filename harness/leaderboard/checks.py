@@ -8,8 +8,8 @@ from itertools import combinations
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import scipy  # loads scipy.stats, which takes a second, when it is used
 from pandas.util import hash_array
-from scipy import stats
 
 from ..metrics import metric
 from .inference import ScoredColumn
@@ -102,7 +102,7 @@ def _small_spread(columns: Sequence[ScoredColumn]) -> Iterator[str]:
                 yield f"{label}: all {seeds} seeds score the same under {item.name}"
             elif own.interaction > 0:
                 ratio = spread(own) * dialogues / own.interaction
-                if stats.f.cdf(ratio, seeds - 1, (seeds - 1) * (dialogues - 1)) < _SUSPICIOUS:
+                if scipy.stats.f.cdf(ratio, seeds - 1, (seeds - 1) * (dialogues - 1)) < _SUSPICIOUS:
                     yield (
                         f"{label}: suspiciously small deviation over {seeds} seeds under {item.name} "
                         f"({spread(own) ** 0.5:.2g}), given how much they differ within dialogues"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
+import scipy  # loads scipy.stats, which takes a second, when it is used
 
 from .claims import Correction
 
@@ -61,7 +61,7 @@ def not_worse_p(one_sided: npt.ArrayLike, correlation: FloatArray, draws: FloatA
     Returns:
         Share of the draws whose largest coordinate exceeds what was seen.
     """
-    seen = stats.norm.isf(np.clip(np.min(one_sided), 1e-300, 1.0))
+    seen = scipy.stats.norm.isf(np.clip(np.min(one_sided), 1e-300, 1.0))
     values, vectors = np.linalg.eigh(correlation)
     root = vectors * np.sqrt(np.clip(values, 0.0, None))
     largest = (draws[:, : len(correlation)] @ root.T).max(axis=1)

@@ -7,7 +7,7 @@ from math import comb
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
+import scipy  # loads scipy.stats, which takes a second, when it is used
 
 from .influence import Scores
 from .significance import Differences, critical_difference, satterthwaite, seed_part, spread
@@ -24,7 +24,7 @@ def detectable_differences(found: Differences, alpha: float, power: float) -> Fl
     The critical difference at level alpha, plus the t quantile of the power times the standard error
     (the usual approximation of the non-central distribution; a few per cent too small with three seeds).
     """
-    return found.reach(alpha) + stats.t.ppf(power, np.maximum(found.df, 1)) * found.standard_error
+    return found.reach(alpha) + scipy.stats.t.ppf(power, np.maximum(found.df, 1)) * found.standard_error
 
 
 def seeds_needed(
@@ -49,7 +49,9 @@ def seeds_needed(
         future = lasting + rest.sum(axis=1) / count
         parts, dfs = np.stack([seeds, future], axis=-1), np.stack([df, dialogues - 1], axis=-1)
         reach = critical_difference(alpha, seeds, df, future, dialogues - 1)
-        extra = stats.t.ppf(power, np.maximum(satterthwaite(parts, dfs), 1)) * np.sqrt(parts.sum(axis=-1))
+        extra = scipy.stats.t.ppf(power, np.maximum(satterthwaite(parts, dfs), 1)) * np.sqrt(
+            parts.sum(axis=-1)
+        )
         enough = reach + extra <= target
         answer = [count if fits else old for fits, old in zip(enough, answer, strict=True)]
         if not enough.any():

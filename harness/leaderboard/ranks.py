@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
+import scipy  # loads scipy.stats, which takes a second, when it is used
 
 from ..errors import UserError
 from ..metrics import metric
@@ -36,13 +36,13 @@ def friedman(scores: npt.ArrayLike) -> tuple[float, float, bool]:
     Args:
         scores: ``[data sets, rows]``, higher is better.
     """
-    ranks = stats.rankdata(-np.asarray(scores, dtype=np.float64), axis=1)
+    ranks = scipy.stats.rankdata(-np.asarray(scores, dtype=np.float64), axis=1)
     blocks, rows = ranks.shape
     seen = _friedman_statistic(ranks)
     if not math.isfinite(seen):
         return 0.0, 1.0, True
     if math.factorial(rows) ** (blocks - 1) > _ENUMERABLE:
-        return seen, float(stats.chi2.sf(seen, rows - 1)), False
+        return seen, float(scipy.stats.chi2.sf(seen, rows - 1)), False
     # Distribution of the vector of rank sums, block by block; equal vectors are joined.
     sums = {tuple(ranks[0].tolist()): 1.0}
     for block in ranks[1:]:
@@ -68,14 +68,14 @@ def _friedman_statistic(ranks: FloatArray) -> float:
 
 def critical_rank_difference(rows: int, data_sets: int, alpha: float) -> float:
     """Nemenyi's critical difference of mean ranks: q sqrt(k (k + 1) / (6 N))."""
-    quantile = float(stats.studentized_range.isf(alpha, rows, np.inf)) / math.sqrt(2)
+    quantile = float(scipy.stats.studentized_range.isf(alpha, rows, np.inf)) / math.sqrt(2)
     return quantile * math.sqrt(rows * (rows + 1) / (6 * data_sets))
 
 
 def nemenyi_p(difference: float, rows: int, data_sets: int) -> float:
     """p-value of a difference of mean ranks."""
     statistic = abs(difference) / math.sqrt(rows * (rows + 1) / (6 * data_sets))
-    return float(stats.studentized_range.sf(statistic * math.sqrt(2), rows, np.inf))
+    return float(scipy.stats.studentized_range.sf(statistic * math.sqrt(2), rows, np.inf))
 
 
 def across_data_sets(boards: Sequence[Board], alpha: float = 0.05) -> AcrossDataSets:
@@ -105,7 +105,7 @@ def across_data_sets(boards: Sequence[Board], alpha: float = 0.05) -> AcrossData
         raise UserError("fewer than two rows have a value in every data set")
     scores = np.array([[sign * table[label] for label in labels] for table in tables])
     statistic, p, exact = friedman(scores)
-    mean = stats.rankdata(-scores, axis=1).mean(axis=0)
+    mean = scipy.stats.rankdata(-scores, axis=1).mean(axis=0)
     ranks = dict(sorted(zip(labels, mean.tolist(), strict=True), key=lambda item: item[1]))
     reach = critical_rank_difference(len(labels), len(names), alpha)
     pairs = {

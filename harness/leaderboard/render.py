@@ -18,7 +18,7 @@ from typing import Any
 from tabulate import tabulate
 
 from ..cells import csv_cell, markdown_text
-from ..files import write_json, write_text
+from ..files import json_text, write_json, write_text
 from ..metrics import Metric, metric
 from .claims import Bounded, Claims
 from .records import Board, Cell, Column, Row
@@ -136,6 +136,11 @@ def to_record(boards: Iterable[Board]) -> dict[str, Any]:
         "schema": LEADERBOARD_SCHEMA,
         "boards": [{"title": board.title, **asdict(board)} for board in boards],
     }
+
+
+def record_text(boards: Iterable[Board]) -> str:
+    """The same as JSON text."""
+    return json_text(to_record(boards))
 
 
 def write_leaderboard(boards: Sequence[Board], folder: Path, appendix: str = "") -> tuple[Path, Path, Path]:

@@ -27,7 +27,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import special, stats
+import scipy  # loads scipy.stats, which takes a second, when it is used
 
 from .influence import Scores
 
@@ -164,16 +164,16 @@ def two_sided_p(
             out=np.where(size > 0, np.inf, 0.0) + 0 * variance,
             where=variance > 0,
         )
-        result += weight * (weight_d @ special.erfc(argument))
+        result += weight * (weight_d @ scipy.special.erfc(argument))
     return np.minimum(result, 1.0).reshape(shape)
 
 
 def _mixture(logits: FloatArray, df: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Df / chi-squared quantiles ``[nodes, N]`` and the weights of nodes."""
-    probability = special.expit(logits)
+    probability = scipy.special.expit(logits)
     weights = probability * (1 - probability)
     known, inverse = np.unique(df, return_inverse=True)
-    ratio = known / stats.chi2.ppf(probability[:, None], known)
+    ratio = known / scipy.stats.chi2.ppf(probability[:, None], known)
     return ratio[:, inverse], weights / weights.sum()
 
 
@@ -189,7 +189,9 @@ def critical_difference(
     seeds, df_s, dialogues, df_d = (np.asarray(part, dtype=np.float64) for part in parts)
     level = np.asarray(alpha, dtype=np.float64)
     # The larger of both quantiles for half the level each is out of reach of the sum.
-    high = np.sqrt(seeds) * stats.t.isf(level / 4, df_s) + np.sqrt(dialogues) * stats.t.isf(level / 4, df_d)
+    high = np.sqrt(seeds) * scipy.stats.t.isf(level / 4, df_s) + np.sqrt(dialogues) * scipy.stats.t.isf(
+        level / 4, df_d
+    )
     low = np.zeros(np.shape(high))
     for _ in range(26):
         middle = (low + high) / 2
