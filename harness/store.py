@@ -103,8 +103,7 @@ class Store:
             NewerRun: One was written by a newer version of this project.
         """
         wanted = frozenset(addresses)
-        folders = (folder for folder in self._folders() if folder.name.rpartition("-")[2] in wanted)
-        found = (_read(folder) for folder in sorted(folders))
+        found = (_read(folder) for folder in self.folders() if folder.name.rpartition("-")[2] in wanted)
         return {run.address: run for run in found if run.readable or run.folder.exists()}
 
     def runs(self, unreadable: Callable[[StoredRun], None] | None = None) -> Iterator[StoredRun]:
