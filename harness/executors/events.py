@@ -74,7 +74,18 @@ class Unable:
     message: str
 
 
-Event = Started | EpochDone | Ended | Lost | Unable
+@dataclass(frozen=True)
+class Remark:
+    """Something that a user should know; the work goes on.
+
+    Attributes:
+        message: What it is.
+    """
+
+    message: str
+
+
+Event = Started | EpochDone | Ended | Lost | Unable | Remark
 
 
 class Workers(Protocol):

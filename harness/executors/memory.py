@@ -12,11 +12,14 @@ _CGROUP = Path("/sys/fs/cgroup")
 def available_memory() -> int:
     """Bytes that can be taken without swapping: of the machine, or of a tighter control group.
 
-    A container's or batch system's limit counts where it is a control group of version 2.
+    A container's or batch system's limit counts where it is a control group of version 2. What it
+    holds of files is given back on demand and does not count as used.
     """
     machine = psutil.virtual_memory().available
     limit, used = (_number(_CGROUP / name) for name in ("memory.max", "memory.current"))
-    return machine if limit is None or used is None else max(0, min(machine, limit - used))
+    if limit is None or used is None:
+        return machine
+    return max(0, min(machine, limit - used + _cached_files()))
 
 
 def resident_memory(pid: int) -> int:
@@ -25,6 +28,15 @@ def resident_memory(pid: int) -> int:
         return psutil.Process(pid).memory_info().rss
     except psutil.Error:
         return 0
+
+
+def _cached_files() -> int:
+    try:
+        lines = (_CGROUP / "memory.stat").read_text().splitlines()
+    except OSError:
+        return 0
+    sizes = dict(line.split() for line in lines)
+    return int(sizes.get("inactive_file", 0)) + int(sizes.get("active_file", 0))
 
 
 def _number(path: Path) -> int | None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 
-from .events import Ended, Event, Lost, Unable
+from .events import Ended, Event, Lost, Remark, Unable
 from .memory import available_memory, resident_memory
 from .request import PlanRequest
 
@@ -40,6 +40,8 @@ class ProcessWorkers:
         self._jobs = jobs
         self._gpus = gpus
         self._peak = 0
+        self._scarce = False
+        self._remarks: list[Remark] = []
         self._context = multiprocessing.get_context("spawn")
         self._workers: list[_Process] = []
 
@@ -53,7 +55,16 @@ class ProcessWorkers:
         peak = self._peak or _FIRST_GUESS
         growth = sum(max(0, peak - held[worker]) for worker in self._workers if worker.address)
         idle = max((held[worker] for worker in self._workers if not worker.address), default=0)
-        return available_memory() - growth >= max(0, peak - idle)
+        left, needed = available_memory() - growth, max(0, peak - idle)
+        if left < needed and not self._scarce:
+            self._scarce = True
+            self._remarks.append(
+                Remark(
+                    f"memory lasts for {running} of {self._jobs} runs at a time: "
+                    f"{max(0, left) / 2**30:.1f} GiB are left, one more may need {needed / 2**30:.1f} GiB"
+                )
+            )
+        return left >= needed
 
     def give(self, address: str) -> None:
         """Gives out a run, to a new worker if none is idle."""
@@ -68,7 +79,8 @@ class ProcessWorkers:
             [item for worker in self._workers for item in (worker.connection, worker.process.sentinel)],
             seconds,
         )
-        found: list[Event] = []
+        found: list[Event] = [*self._remarks]
+        self._remarks = []
         for worker in list(self._workers):
             if worker.connection in ready or worker.process.sentinel in ready:
                 found += worker.said()

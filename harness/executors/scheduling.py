@@ -12,7 +12,7 @@ from ..errors import UserError
 from ..execute import Display, Entered
 from ..protocol.plan import Plan, PlannedRun
 from ..store import Store, StoredRun
-from .events import Ended, EpochDone, Event, Lost, Started, Unable, Workers
+from .events import Ended, EpochDone, Event, Lost, Remark, Started, Unable, Workers
 
 # A run whose worker dies is continued from its checkpoint by another one, so many times in all.
 _TRIES = 3
@@ -105,6 +105,9 @@ class _Schedule:
     def _heard(self, event: Event) -> Generator[Entered, None, None]:
         if isinstance(event, Unable):
             raise UserError(event.message)
+        if isinstance(event, Remark):
+            self._display.note(event.message)
+            return
         given = self._given.get(event.address)
         if given is None:
             return  # a late word of a run that is over
