@@ -62,6 +62,8 @@ def _load(path: str) -> MethodInfo:
         info = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
         raise UserError(f"method {path!r} can't be imported: {error}") from error
+    except (Exception, SystemExit) as error:  # foreign code may do anything when it is imported
+        raise UserError(f"method {path!r} can't be imported: {type(error).__name__}: {error}") from error
     if not isinstance(info, MethodInfo):
         raise UserError(f"method {path!r} is a {type(info).__name__}, not a MethodInfo")
     return replace(info, package=module.rpartition(".")[0] or module)
