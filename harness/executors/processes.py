@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
+from multiprocessing.context import ForkServerContext, SpawnContext
 from multiprocessing.process import BaseProcess
 
 from .events import Ended, Event, Lost, Remark, Unable
@@ -20,6 +21,9 @@ from .request import PlanRequest
 # What a worker is thought to need until one has been seen at work.
 _FIRST_GUESS = 2**30
 _PATIENCE = 5.0
+# Imported once for all workers. Nothing of ours: the server of Python 3.11 looks for modules where an
+# installed version of this project may lie, and not where the command's own code does.
+_IMPORTED = ["torch", "torch._dynamo", "pandas", "pyarrow.parquet", "safetensors.torch", "pydantic"]
 
 
 class ProcessWorkers:
@@ -42,7 +46,7 @@ class ProcessWorkers:
         self._peak = 0
         self._scarce = False
         self._remarks: list[Remark] = []
-        self._context = multiprocessing.get_context("spawn")
+        self._context = _context()
         self._workers: list[_Process] = []
 
     def room(self, running: int) -> bool:
@@ -114,7 +118,9 @@ class ProcessWorkers:
         ours, theirs = self._context.Pipe()
         taken = Counter(worker.gpu for worker in self._workers)
         gpu = min(self._gpus, key=lambda name: taken[name], default="")
-        process = self._context.Process(target=serve, args=(theirs, self._request, gpu), name="imer-worker")
+        environment = {**os.environ, "CUDA_VISIBLE_DEVICES": gpu} if gpu else dict(os.environ)
+        arguments = (theirs, self._request, environment)
+        process = self._context.Process(target=serve, args=arguments, name="imer-worker")
         process.start()
         theirs.close()
         worker = _Process(process, ours, gpu)
@@ -160,16 +166,25 @@ class _Process:
         return found
 
 
-def serve(connection: Connection, request: PlanRequest, gpu: str) -> None:
+def _context() -> SpawnContext | ForkServerContext:
+    """How workers start: as children of a process that has the libraries, where there are such."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(_IMPORTED)
+    return context
+
+
+def serve(connection: Connection, request: PlanRequest, environment: dict[str, str]) -> None:
     """What a worker process does until it is told nothing more, or the command has gone.
 
     Args:
         connection: Addresses come in, events go out.
         request: The plan.
-        gpu: The one GPU that it may see; empty: whatever there is.
+        environment: Variables of the process; set before anything looks for GPUs.
     """
-    if gpu:
-        os.environ["CUDA_VISIBLE_DEVICES"] = gpu  # before torch is imported
+    os.environ.clear()
+    os.environ.update(environment)
     from ..errors import UserError
     from .worker import Worker
 

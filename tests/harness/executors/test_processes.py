@@ -88,7 +88,7 @@ def test_two_at_a_time_give_the_results_of_one_at_a_time_byte_for_byte(tmp_path)
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_a_run_whose_process_is_killed_continues_in_another_one(tmp_path):
     settings = [
-        *("--set", "compute.epochs=400", "--set", "compute.patience=400"),
+        *("--set", "compute.epochs=40", "--set", "compute.patience=40"),
         *("--set", "compute.checkpoint_seconds=0", "--seeds", "1,2"),
     ]
     path = write_tiny(tmp_path)
