@@ -22,7 +22,17 @@ from .errors import UserError
 
 # Faults of the folder that is written to, and none of what is written.
 _FAULTS = frozenset(
-    {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
+    {
+        errno.ENOSPC,
+        errno.EDQUOT,
+        errno.EFBIG,
+        errno.EROFS,
+        errno.EACCES,
+        errno.EPERM,
+        errno.EIO,
+        errno.ENOLCK,  # a share without its lock service
+        errno.EXDEV,  # a part of the folder was moved behind a link
+    }
 )
 
 
