@@ -12,6 +12,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .parquet_footer import column_chunks
+
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
@@ -130,7 +132,21 @@ def read_parquet(path: Path) -> pd.DataFrame:
         Unreadable: It is no Parquet file, or its cells or text are far larger than it is.
         OSError: It can't be read.
     """
-    return read_arrow(path).to_pandas()
+    return frame_of(read_arrow(path))
+
+
+def frame_of(table: pa.Table) -> pd.DataFrame:
+    """An Arrow table as pandas has it by the types of its columns; nothing else is asked.
+
+    Raises:
+        Unreadable: A column holds what pandas can't.
+    """
+    import pyarrow as pa
+
+    try:
+        return table.to_pandas(ignore_metadata=True)
+    except (pa.ArrowException, ValueError, TypeError, OverflowError, NotImplementedError) as error:
+        raise Unreadable(f"{type(error).__name__}: {error}".splitlines()[0]) from None
 
 
 def read_arrow(path: Path) -> pa.Table:
@@ -141,7 +157,7 @@ def read_arrow(path: Path) -> pa.Table:
     size = path.stat().st_size
     try:
         with pq.ParquetFile(path, memory_map=False) as file:
-            flat = _flat_columns(file, size)
+            flat = _flat_columns(file, path, size)
             text = [name for name in flat if _is_text(file.schema_arrow.field(name).type)]
             dictionaries = pq.ParquetFile(path, read_dictionary=text)
         with dictionaries as file:
@@ -154,7 +170,7 @@ def read_arrow(path: Path) -> pa.Table:
         raise Unreadable(str(error).splitlines()[0] if str(error) else type(error).__name__) from None
 
 
-def _flat_columns(file: pq.ParquetFile, size: int) -> list[str]:
+def _flat_columns(file: pq.ParquetFile, path: Path, size: int) -> list[str]:
     """Names of the columns that are neither lists nor records, if the file may hold so many cells."""
     import pyarrow as pa
 
@@ -167,12 +183,10 @@ def _flat_columns(file: pq.ParquetFile, size: int) -> list[str]:
     if meta.num_rows < 0 or meta.num_rows * max(len(flat), 1) > CELLS_ALWAYS + CELLS_PER_BYTE * size:
         raise Unreadable(f"{size} bytes claim to hold {meta.num_rows} rows of {len(flat)} columns")
     unpacked = 0
-    for group in range(meta.num_row_groups):
-        for index in range(meta.num_columns):
-            column = meta.row_group(group).column(index)
-            unpacked += max(column.total_uncompressed_size, 0)
-            if column.compression not in _PARQUET_CODECS:
-                raise Unreadable(f"it is compressed with {column.compression}, which is not read")
+    for chunk in column_chunks(path):
+        unpacked += max(chunk.unpacked, 0)
+        if chunk.codec not in _PARQUET_CODECS:
+            raise Unreadable(f"it is compressed with {chunk.codec}, which is not read")
     if unpacked > TEXT_ALWAYS + TEXT_PER_BYTE * size:
         raise Unreadable(f"{size} bytes claim to hold {unpacked} bytes")
     return flat

@@ -87,14 +87,14 @@ def _described(manifest: Manifest) -> DatasetInfo:
     folds = rule.kind != "column"
     parts = tuple(
         PartInfo(
-            int(part["value"]) if folds else part["value"],
-            part["dialogues"],
-            part["utterances"],
+            int(part.value) if folds else part.value,
+            part.dialogues,
+            part.utterances,
             1,
-            part["utterances"] - part["dialogues"] + 1,
+            part.utterances - part.dialogues + 1,
         )
-        for part in manifest.report.get("parts", ())
-        if part["column"] == rule.column and part["value"] != "-1"
+        for part in manifest.parts()
+        if part.column == rule.column and part.value != "-1" and (not folds or part.value.isdecimal())
     )
     target = labels[0]
     task = "regression" if target.kind == "score" else "binary" if len(target.classes) == 2 else "multiclass"
@@ -110,7 +110,7 @@ def _described(manifest: Manifest) -> DatasetInfo:
         split=rule,
         parts=parts,
         part_column=rule.column,
-        speakers=int(manifest.report.get("speakers", 1)),
+        speakers=manifest.speakers(),
         licence=manifest.licence,
     )
 

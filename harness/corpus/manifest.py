@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from .errors import CorpusError
 
@@ -50,10 +50,19 @@ class LabelEntry(_Record):
     """A label column in the manifest."""
 
     column: str
-    kind: str
+    kind: Literal["score", "class"]
     classes: tuple[str, ...] = ()
     low: float = 0.0
     high: float = 0.0
+
+
+class PartEntry(_Record):
+    """Size of a split or fold, as the import report has it."""
+
+    column: str
+    value: str
+    dialogues: int
+    utterances: int
 
 
 class Manifest(_Record):
@@ -65,7 +74,7 @@ class Manifest(_Record):
     utterances: int
     dialogues: int
     utterances_digest: str
-    labels: tuple[LabelEntry, ...]
+    labels: Annotated[tuple[LabelEntry, ...], Field(min_length=1)]
     features: tuple[FeatureEntry, ...]
     tokens: TokenEntry | None = None
     split_columns: tuple[str, ...] = ()
@@ -76,12 +85,33 @@ class Manifest(_Record):
     notes: tuple[str, ...] = ()
     report: dict[str, Any] = Field(default_factory=dict)
 
+    def parts(self) -> tuple[PartEntry, ...]:
+        """Sizes of splits and folds.
+
+        Raises:
+            CorpusError: The import report in the manifest holds something else.
+        """
+        try:
+            return _PARTS.validate_python(self.report.get("parts", ()))
+        except ValidationError as error:
+            raise CorpusError(
+                f"{MANIFEST} of {self.name!r} is broken at report.parts: {error.errors()[0]['msg']}"
+            ) from None
+
+    def speakers(self) -> int:
+        """Largest number of speakers in one dialogue; 1 where the import report does not say."""
+        found = self.report.get("speakers", 1)
+        return found if isinstance(found, int) else 1
+
     def feature_sets(self) -> Mapping[str, tuple[str, ...]]:
         """Names of the feature sets per modality."""
         names: dict[str, list[str]] = {}
         for entry in self.features:
             names.setdefault(entry.modality, []).append(entry.name)
         return {modality: tuple(found) for modality, found in names.items()}
+
+
+_PARTS: TypeAdapter[tuple[PartEntry, ...]] = TypeAdapter(tuple[PartEntry, ...])
 
 
 def read_manifest(folder: Path) -> Manifest:

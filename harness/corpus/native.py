@@ -21,7 +21,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -348,7 +348,7 @@ def load_corpus(
     known = tuple((entry.modality, entry.name) for entry in manifest.features)
     entries = {(entry.modality, entry.name): entry for entry in manifest.features}
     picked = _pick(manifest.name, known, features)
-    table = _read_table(folder)
+    table = _read_table(folder, manifest)
     sets = {pair[0]: _read_features(folder, entries[pair]) for pair in picked}
     stored = _read_tokens(folder, manifest.tokens) if tokens and manifest.tokens else None
     token_set = _wanted_tokens(manifest.name, stored, tokens)
@@ -390,7 +390,7 @@ def load_contents(folder: Path) -> Contents:
     manifest = read_manifest(folder)
     return Contents(
         name=manifest.name,
-        utterances=_read_table(folder),
+        utterances=_read_table(folder, manifest),
         labels=_labels(manifest),
         features=tuple(_read_features(folder, entry) for entry in manifest.features),
         tokens=manifest.tokens and _read_tokens(folder, manifest.tokens),
@@ -404,11 +404,34 @@ def load_contents(folder: Path) -> Contents:
     )
 
 
-def _read_table(folder: Path) -> pd.DataFrame:
+def _read_table(folder: Path, manifest: Manifest) -> pd.DataFrame:
+    path = folder / UTTERANCES
     try:
-        return read_parquet(folder / UTTERANCES)
+        table = read_parquet(path)
     except (OSError, ValueError) as error:
-        raise CorpusError(f"{folder / UTTERANCES} cannot be read: {error}") from None
+        raise CorpusError(f"{path} cannot be read: {error}") from None
+    kinds = dict.fromkeys(("id", "dialogue", "speaker", *manifest.split_columns), "text")
+    kinds |= dict.fromkeys(("index", *manifest.fold_columns), "whole numbers")
+    kinds |= {
+        label.column: "numbers" if label.kind == "score" else "whole numbers" for label in manifest.labels
+    }
+    for column, kind in kinds.items():
+        if column not in table.columns:
+            raise CorpusError(f"{path} has no column {column!r}, which {MANIFEST} names")
+        if _kind(cast(pd.Series, table[column])) != kind:
+            raise CorpusError(f"{path}: column {column!r} must hold {kind} in every row")
+    if not len(table):
+        raise CorpusError(f"{path} has no rows")
+    return table
+
+
+def _kind(column: pd.Series) -> str:
+    """What every row of a column holds, in words; empty if it is anything else."""
+    if column.dtype.kind in "iu":
+        return "whole numbers"
+    if column.dtype.kind == "f":
+        return "numbers" if np.isfinite(column.to_numpy()).all() else ""
+    return "text" if all(isinstance(value, str) for value in column) else ""
 
 
 def _read_features(folder: Path, entry: FeatureEntry) -> FeatureSet:

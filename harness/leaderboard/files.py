@@ -10,7 +10,7 @@ import pandas as pd
 
 from ..errors import UserError
 from ..files import written_whole
-from ..reading import check_columns, read_arrow
+from ..reading import check_columns, frame_of, read_arrow
 from .info import TableInfo, infer_info
 from .table import TEXT, InfoKey, TableError, concatenate, info_keys, rows_of, validate
 
@@ -66,7 +66,7 @@ def _read(file: Path) -> tuple[pd.DataFrame, TableInfo | None]:
             table = read_arrow(file)
             metadata = table.schema.metadata or {}
             info = TableInfo.from_json(metadata[METADATA_KEY]) if METADATA_KEY in metadata else None
-            return validate(table.to_pandas(), file.name), info
+            return validate(frame_of(table), file.name), info
         check_columns(file)
         header = pd.read_csv(file, nrows=0).columns
         text = {name: str for name in header if name in (*TEXT, "synthetic")}

@@ -26,6 +26,8 @@ _EXTRACTORS = {
     "text": ("deberta", "roberta", "bert", "glove", "gpt", "minilm", "text", "electra", "xlnet", "bge",
              "sentence", "language"),
 }  # fmt: skip
+# A class number is a number of the release's; a broken one must not make as many names.
+MOST_CLASSES = 1000
 _MODALITY_NAMES = {"video": "vision", "visual": "vision", "acoustic": "audio", "language": "text"}
 
 
@@ -145,7 +147,21 @@ def class_labels(options: ImportOptions, column: str, count: int) -> LabelInfo:
                 f"the release has {count} classes, the data set {options.name!r} has {len(label.classes)}"
             )
         return label
-    return LabelInfo(column, "class", classes=tuple(f"class {index}" for index in range(count)))
+    return numbered_classes(column, count)
+
+
+def numbered_classes(column: str, count: int, names: Sequence[str] = ()) -> LabelInfo:
+    """A class label with names, or numbers where there are none.
+
+    Raises:
+        CorpusError: There are no classes, or so many that the numbers must mean something else.
+    """
+    if not 0 < count <= MOST_CLASSES:
+        raise CorpusError(
+            f"column {column!r} holds class numbers up to {count - 1}; classes are numbered from 0, "
+            f"and at most {MOST_CLASSES} are read"
+        )
+    return LabelInfo(column, "class", tuple(names) or tuple(f"class {index}" for index in range(count)))
 
 
 def array_of(value: Any, what: str) -> np.ndarray:

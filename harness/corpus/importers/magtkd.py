@@ -18,7 +18,7 @@ from ..errors import CorpusError
 from ..native import Contents
 from ..records import FeatureSet, LabelInfo
 from ..unpickle import read_pickle
-from .common import Imported, ImportOptions, array_of, feature_set, repaired
+from .common import Imported, ImportOptions, array_of, feature_set, numbered_classes, repaired
 
 # Feature keys of the release, with our modality and feature set.
 FEATURES = {
@@ -170,8 +170,7 @@ def _label(
         for values in part["labels"].values()
         for value in values
     )
-    label = LabelInfo("emotion", "class", classes=tuple(f"class {index}" for index in range(classes)))
-    return label, tuple(range(classes))
+    return numbered_classes("emotion", classes), tuple(range(classes))
 
 
 def _number(value: Any, what: str, count: int | None = None) -> int:

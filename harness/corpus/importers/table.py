@@ -20,7 +20,7 @@ from ..errors import CorpusError
 from ..native import Contents
 from ..records import LabelInfo
 from .arrays import SUFFIXES, features_of, read_arrays
-from .common import Imported, ImportOptions, column_of, numbers
+from .common import Imported, ImportOptions, column_of, numbered_classes, numbers
 
 TABLES = (".csv", ".tsv", ".parquet", ".json")
 
@@ -223,7 +223,7 @@ def _guessed(frame: pd.DataFrame, column: str, label_names: tuple[str, ...]) -> 
     names = label_names if len(label_names) >= count else ()
     if count == 2 and names in ((), ("negative", "non-negative")):
         names = ("negative", "positive")
-    return LabelInfo(column, "class", names or tuple(f"class {index}" for index in range(count)))
+    return numbered_classes(column, count, names)
 
 
 def _repeats(frame: pd.DataFrame, column: str, table: pd.DataFrame, labels: Mapping[str, LabelInfo]) -> bool:
