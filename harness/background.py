@@ -6,11 +6,10 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from .errors import UserError
 from .leaderboard.audit import AuditedRun, audit_tables, read_audited
 from .leaderboard.bibliography import Source
 from .leaderboard.content import Background, MaskDraw
-from .registry import method_info
+from .registry import known_info
 from .store import StoredRun
 
 _DATA = ("name", "fingerprint", "features", "dims", "scale", "mapping", "origin", "licence", "utterances")
@@ -59,11 +58,9 @@ def sources_of(records: Iterable[Mapping[str, Any]]) -> dict[str, Source]:
     """Names and publications of the methods of some runs, as far as their code is at hand."""
     found: dict[str, Source] = {}
     for method in dict.fromkeys(record["identity"]["method"] for record in records):
-        try:
-            info = method_info(method)
-        except UserError:
-            continue  # The method has gone; its results keep its name.
-        found[method] = Source(info.title, info.paper)
+        info = known_info(method)
+        if info is not None:  # else it has gone, or is code that only a protocol may import
+            found[method] = Source(info.title, info.paper)
     return found
 
 

@@ -26,6 +26,7 @@ from .leaderboard import (
 )
 from .protocol.plan import Plan, PlannedRun, tuned_profile
 from .protocol.schema import LeaderboardEntry
+from .registry import FOREIGN_CODE
 from .run_file import RUN_FILE
 from .store import DAMAGED, Store, StoredRun, damaged
 
@@ -334,7 +335,8 @@ def _remarks(record: dict[str, Any]) -> tuple[str, ...]:
     """What must be said of a row in every table."""
     models = record.get("language_models") or {}
     random = any(_RANDOM_ENCODER.match(name) for name in models)
-    return ("random encoder: no language knowledge",) if random else ()
+    foreign = tuple(note for note in _run_notes(record) if note.startswith(FOREIGN_CODE))
+    return (*(("random encoder: no language knowledge",) if random else ()), *foreign)
 
 
 def _shown_profile(record: dict[str, Any]) -> str:
@@ -345,3 +347,7 @@ def _shown_profile(record: dict[str, Any]) -> str:
 def _status(record: dict[str, Any]) -> tuple[str, str]:
     error = record["error"]
     return record["status"], f"{error['type']}: {error['message']}" if error else ""
+
+
+def _run_notes(record: dict[str, Any]) -> list[str]:
+    return record.get("marks", {}).get("notes", [])

@@ -1,5 +1,6 @@
 """The command as its user calls it: real processes, real kills."""
 
+import hashlib
 import json
 import os
 import random
@@ -281,7 +282,12 @@ def test_hugging_face_datasets_and_ours_live_in_one_environment(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "theirs" in done.stdout
     run = next((tmp_path / "results" / "tiny" / "runs").glob("theirs*/run.json"))
-    assert "foreign code: theirs:INFO" in json.loads(run.read_text())["marks"]["notes"]
+    notes = json.loads(run.read_text())["marks"]["notes"]
+    digest = hashlib.sha256((site / "theirs.py").read_bytes()).hexdigest()
+    said = f"foreign code: theirs:INFO (module theirs, {site / 'theirs.py'}, SHA-256 {digest})"
+    assert said in notes
+    table = (tmp_path / "results" / "tiny" / "leaderboard.md").read_text().replace("\\_", "_")
+    assert said in " ".join(table.split())
 
 
 def test_nothing_of_ours_takes_a_bare_name(tmp_path):

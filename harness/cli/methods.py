@@ -18,12 +18,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Prints one record or the list."""
-    from ..registry import method_info, method_names
+    from ..registry import method_info, method_names, shipped_methods
 
     if args.name:
         _show(_record(method_info(args.name)), args.json)
         return 0
-    records = [_record(method_info(name)) for name in method_names()]
+    # Plug-ins are named and not imported: that takes a protocol that names them, or their name here.
+    own = shipped_methods()
+    records = [_record(method_info(name)) for name in method_names() if name in own]
+    others = [name for name in method_names() if name not in own]
     if args.json:
         print(json.dumps(records, indent=1, ensure_ascii=False))
         return 0
@@ -34,6 +37,8 @@ def run(args: argparse.Namespace) -> int:
         for item in records
     ]
     print(tabulate(rows, headers=["method", "title", "context", "takes", "profiles"], tablefmt="simple"))
+    if others:
+        print(f"\nplug-ins, not imported: {', '.join(others)}")
     print("\nbench.py methods NAME shows its paper, licence, hyper-parameters and search space")
     return 0
 

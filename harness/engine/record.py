@@ -22,7 +22,7 @@ from ..leaderboard.files import write_predictions
 from ..leaderboard.info import TableInfo
 from ..protocol.plan import ENGINE_NUMERICS, Execution, PlannedRun, address_parts, comparison_parts
 from ..protocol.schema import Protocol
-from ..registry import is_foreign
+from ..registry import FOREIGN_CODE, foreign_code
 from ..run_file import RUN_SCHEMA
 from ..schedules import pattern_label
 from .evaluation import Condition, Predicted
@@ -44,8 +44,9 @@ def run_record(
     info, corpus = run.variant.info, run.data.samples.corpus
     split = run.data.splits[run.fold]
     notes = [run.note] if run.note else []
-    if is_foreign(info):
-        notes.append(f"foreign code: {run.variant.entry.name}")
+    for code in foreign_code(info):
+        where = f"module {code.module}, {code.place}, SHA-256 {code.sha256}"
+        notes.append(f"{FOREIGN_CODE} {run.variant.entry.name} ({where})")
     tuned = run.variant.entry.tuned
     if tuned is not None:
         notes.append(f"tuned in {tuned.trials} trials (study {tuned.study or 'not named'})")
