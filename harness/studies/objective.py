@@ -13,12 +13,14 @@ import optuna
 import pandas as pd
 import torch
 from pydantic import ValidationError
+from sqlalchemy.exc import SQLAlchemyError
 
+from ..engine.deadline import deadline
 from ..engine.evaluation import Condition, Predicted, predict, score
 from ..engine.masking import conditions
 from ..engine.run import RunServices, SplitCache, Workshop, build_method, prepare_torch, training_job
 from ..engine.training import Job, Progress, Training
-from ..files import written_whole
+from ..files import CannotWrite, written_whole
 from ..language_models import LanguageModels
 from ..method import Stage
 from ..protocol.plan import PlannedRun
@@ -78,6 +80,7 @@ class Objective:
             TrialPruned: The pruner stops it.
             TrialFailed: It has no value; its attribute ``reason`` says why.
             KeyboardInterrupt: This worker must stop.
+            CannotWrite: The results folder takes no files.
         """
         trained = Trained()
         try:
@@ -88,6 +91,8 @@ class Objective:
             raise
         except optuna.exceptions.UpdateFinishedTrialError:
             raise  # another worker took this one for dead
+        except (CannotWrite, optuna.exceptions.StorageInternalError, SQLAlchemyError):
+            raise  # a fault of the disk or the storage is none of the trial
         except Exception as problem:
             trial.set_user_attr("epochs", trained.epochs)
             trial.set_user_attr(REASON, f"{type(problem).__name__}: {problem}"[:500])
@@ -120,10 +125,12 @@ class Objective:
     def _train(self, trial: optuna.Trial, trained: Trained, parameters: HyperParameters) -> None:
         prepare_torch(self.plan.execution)
         device = torch.device(self.plan.execution.device)
+        limit = self.plan.protocol.compute.max_minutes
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             for index, planned in enumerate(self.plan.runs):
                 run = replace(planned, parameters=parameters)
-                self._train_one(trial, trained, index, run, device)
+                with deadline(None if limit is None else 60 * limit):
+                    self._train_one(trial, trained, index, run, device)
 
     def _train_one(
         self, trial: optuna.Trial, trained: Trained, index: int, run: PlannedRun, device: torch.device

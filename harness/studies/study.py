@@ -25,6 +25,7 @@ from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 
 from ..errors import UserError
+from ..files import CannotWrite
 from ..hashing import derive_seed
 from .definition import StudyPlan
 
@@ -33,6 +34,7 @@ WORKER = "worker"
 REASON = "reason"
 SETTING = "setting"
 DEATHS = "deaths"
+RETRY_OF = "retry_of"
 BASE = "base"
 _SURPLUS = "surplus"
 
@@ -40,6 +42,8 @@ Interrupt = Callable[[], bool]
 
 _MOST_DEATHS = 3
 _POLL_SECONDS = 0.5
+# Workers take turns at a file of SQLite; who does not get one for so long gives up.
+_TURN_SECONDS = 60
 # A worker elsewhere, whose lock can't be seen, is taken for dead after so many seconds of silence.
 _HEARTBEAT = 10
 _GRACE = 90
@@ -160,8 +164,12 @@ def storage_faults(url: str) -> Iterator[None]:
 
     try:
         yield
-    except (optuna.exceptions.StorageInternalError, sqlalchemy.exc.SQLAlchemyError) as error:
+    except (optuna.exceptions.StorageInternalError, sqlalchemy.exc.SQLAlchemyError, AssertionError) as error:
         inner: BaseException = error
+        if isinstance(error, AssertionError):  # Optuna's word for a result that could not be stored
+            if not isinstance(error.__context__, optuna.exceptions.StorageInternalError):
+                raise
+            inner = error.__context__
         while not isinstance(inner, sqlalchemy.exc.DBAPIError) and inner.__cause__ is not None:
             inner = inner.__cause__
         words = str(getattr(inner, "orig", None) or inner).splitlines()[0]
@@ -179,7 +187,7 @@ def _storage(url: str) -> optuna.storages.RDBStorage:
     options: dict[str, Any] = {}
     if url.startswith("sqlite:///"):
         Path(url.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
-        options = {"connect_args": {"timeout": 60}}  # workers take turns at one file
+        options = {"connect_args": {"timeout": _TURN_SECONDS}}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         for attempt in (1, 2, 3):
@@ -282,10 +290,16 @@ class _Seeded(BaseSampler):
         self._inner.after_trial(study, trial, state, values)
 
 
-def requeue(study: optuna.Study, trial: FrozenTrial) -> None:
-    """Queues the settings of a lost trial again; what has killed its worker often enough has failed."""
+def requeue(study: optuna.Study, trial: FrozenTrial, died: bool = True) -> None:
+    """Queues the settings of a lost trial again; what has killed its worker often enough has failed.
+
+    Args:
+        study: The study.
+        trial: The lost trial.
+        died: Whether its worker has died; else it was stopped, or kept from storing the result.
+    """
     kept = {name: value for name, value in trial.user_attrs.items() if name == SETTING}
-    deaths = trial.user_attrs.get(DEATHS, 0) + 1
+    deaths = trial.user_attrs.get(DEATHS, 0) + died
     lost = deaths > _MOST_DEATHS
     reason = {REASON: f"its worker died {deaths} times (out of memory?)"} if lost else {}
     fixed = trial.system_attrs.get("fixed_params")
@@ -294,7 +308,7 @@ def requeue(study: optuna.Study, trial: FrozenTrial) -> None:
             state=TrialState.FAIL if lost else TrialState.WAITING,
             params=trial.params,
             distributions=trial.distributions,
-            user_attrs={**kept, DEATHS: deaths, "retry_of": trial.number, **reason},
+            user_attrs={**kept, DEATHS: deaths, RETRY_OF: trial.number, **reason},
             system_attrs={} if fixed is None else {"fixed_params": fixed},
         )
     )
@@ -316,8 +330,8 @@ def _lock_file(folder: Path, worker: str) -> Path:
 
 
 def reap(study: optuna.Study, folder: Path) -> int:
-    """Queues the trials of dead workers again and answers how many there were."""
-    count = 0
+    """Queues the trials of dead and stopped workers again and answers how many there were."""
+    count = _requeue_ended(study, folder)
     with FileLock(folder / "study.lock"):
         for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             if _is_dead(trial, folder) and _set_lost(study, trial.number):
@@ -326,6 +340,18 @@ def reap(study: optuna.Study, folder: Path) -> int:
                     _lock_file(folder, trial.user_attrs[WORKER]).unlink(missing_ok=True)
                 count += 1
     return count
+
+
+def _requeue_ended(study: optuna.Study, folder: Path) -> int:
+    """Queues trials again that were ended without a fault of their own: their workers were stopped."""
+    with FileLock(folder / "study.lock"):
+        trials = study.get_trials(deepcopy=False)
+        again = {trial.user_attrs.get(RETRY_OF) for trial in trials}
+        lost = [item for item in trials if was_lost(item) and _SURPLUS not in item.user_attrs]
+        waiting = [item for item in lost if item.number not in again]
+        for trial in waiting:
+            requeue(study, trial, died=False)
+    return len(waiting)
 
 
 def _is_dead(trial: FrozenTrial, folder: Path) -> bool:
@@ -370,6 +396,7 @@ def work(
 
     Raises:
         KeyboardInterrupt: The worker was stopped; its trial is queued again.
+        CannotWrite: The results folder takes no files; the trial is queued again.
     """
     with worker_lock(folder) as worker:
 
@@ -385,7 +412,7 @@ def work(
             reap(study, folder)
             trials = study.get_trials(deepcopy=False)
             if any(item.state == TrialState.WAITING for item in trials) or not budget.is_claimed(trials):
-                _run_one(study, one, worker, on_trial)
+                _run_one(study, one, folder, on_trial)
             elif any(item.state == TrialState.RUNNING for item in trials):
                 time.sleep(_POLL_SECONDS)
             else:
@@ -395,7 +422,7 @@ def work(
 def _run_one(
     study: optuna.Study,
     one: Callable[[optuna.Trial], float | list[float]],
-    worker: str,
+    folder: Path,
     on_trial: Callable[[FrozenTrial], None],
 ) -> None:
     def ended(study: optuna.Study, trial: FrozenTrial) -> None:
@@ -408,11 +435,8 @@ def _run_one(
             study.optimize(one, n_trials=1, catch=(TrialFailed, _Surplus), callbacks=[ended])
     except optuna.exceptions.UpdateFinishedTrialError:
         pass  # this worker was silent for so long that another one has queued its trial again
-    except KeyboardInterrupt:
-        for trial in study.get_trials(deepcopy=False, states=(TrialState.FAIL,)):
-            mine = trial.user_attrs.get(WORKER) == worker and _SURPLUS not in trial.user_attrs
-            if mine and was_lost(trial):
-                requeue(study, trial)
+    except (KeyboardInterrupt, CannotWrite):
+        _requeue_ended(study, folder)
         raise
 
 

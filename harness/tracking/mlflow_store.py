@@ -7,17 +7,22 @@ seconds, so that it happens when a store is opened and not before.
 from __future__ import annotations
 
 import contextlib
+import errno
 import getpass
+import glob
 import hashlib
 import os
 import re
+import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+from uuid import uuid4
 
 from filelock import FileLock
 
+from ..files import CannotWrite
 from .entry import RunEntry
 from .executions import Execution
 from .view import TAG, VIEW_KEY, columns_of, results_view
@@ -43,6 +48,8 @@ _PARAMETERS_PER_CALL = 100
 _POINTS_PER_CALL = 900
 
 _LONGEST_DESCRIPTION = 5000
+# Bytes that a new database takes, at least.
+_NEW_DATABASE = 2**20
 _PARENT_FILES = (
     *("leaderboard.md", "leaderboard.csv", "leaderboard.json", "protocol.json"),
     *("report.html", "leaderboard.tex", "references.bib"),
@@ -273,11 +280,18 @@ def _create_database(tracking_uri: str | None) -> None:
     if not url.database or url.database == ":memory:" or os.path.exists(url.database):
         return
     file = Path(url.database)
-    new = file.with_name(f".{file.name}.new")
-    for rest in file.parent.glob(f"{new.name}*"):
+    # A name of its own for every try: MLflow keeps a connection to each database that it has seen.
+    new = file.with_name(f".{file.name}.new-{uuid4().hex[:8]}")
+    for rest in file.parent.glob(f".{glob.escape(file.name)}.new*"):
         rest.unlink()
     new_url = url.set(database=str(new)).render_as_string(hide_password=False)
-    store = SqlAlchemyStore(new_url, DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH)
+    try:
+        store = SqlAlchemyStore(new_url, DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH)
+    except Exception as error:
+        # MLflow tries again and complains of what its first try has left, not of the disk.
+        if shutil.disk_usage(file.parent).free < _NEW_DATABASE:
+            raise CannotWrite(file, os.strerror(errno.ENOSPC)) from error
+        raise
     store.engine.dispose()
     os.replace(new, file)
 

@@ -132,7 +132,7 @@ def test_a_fault_while_a_run_is_continued_is_recorded_and_retry_starts_it_anew(t
 @pytest.mark.parametrize(
     "how", ["swallows", *(pytest.param(how, marks=pytest.mark.slow) for how in ("loops", "sleeps"))]
 )
-def test_a_method_that_never_comes_back_is_stopped_at_its_time_limit(tmp_path, monkeypatch, how):
+def test_a_method_that_never_comes_back_is_stopped_at_its_time_limit(disturbed, tmp_path, monkeypatch, how):
     def hang(self, batch):
         while True:
             try:
@@ -143,14 +143,14 @@ def test_a_method_that_never_comes_back_is_stopped_at_its_time_limit(tmp_path, m
                 self.calls["swallowed"] += 1
 
     path = write_tiny(tmp_path, entry("", 1, "error") + '[[methods]]\nname = "constant"\n')
-    limit = ("--set", "compute.max_minutes=0.02")
+    limit = ("--set", "compute.max_minutes=0.05")
     with monkeypatch.context() as patch:
         patch.setattr("failing.Failing.predict", hang)
         answer = bench(tmp_path, "--protocol", path, *QUICK, *limit)
     assert answer.code == 1
     found = records(tmp_path)
     assert found[label("", 1, "error")]["error"]["type"] == "TimeLimit"
-    assert "time limit of 0.02 minutes reached" in answer.err
+    assert "time limit of 0.05 minutes reached" in answer.err
     assert [found[name]["status"] for name in ("late_fusion", "constant")] == ["finished"] * 2
 
 
