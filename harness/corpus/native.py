@@ -459,7 +459,8 @@ def _read_tensors(folder: Path, prefix: str, names: list[str]) -> dict[str, np.n
     try:
         with safe_open(str(path), framework="numpy") as file:
             return {name: file.get_tensor(f"{prefix}/{name}") for name in names}
-    except (OSError, SafetensorError) as error:
+    # AttributeError: of a type that NumPy does not have, such as eight-bit floats.
+    except (OSError, ValueError, SafetensorError, AttributeError, MemoryError) as error:
         raise CorpusError(f"{path} cannot be read: {error}") from None
 
 
