@@ -87,7 +87,7 @@ def check_worker_arguments(args: argparse.Namespace) -> None:
     if args.executor == "ray":
         from ..executors.cluster import import_ray
 
-        import_ray()
+        import_ray(alone=not (args.ray_address or os.environ.get("RAY_ADDRESS")))
     elif args.ray_address or args.gpu_share is not None:
         option = "--ray-address" if args.ray_address else "--gpu-share"
         raise UserError(f"{option} belongs to --executor ray")

@@ -8,7 +8,9 @@ continues from its checkpoint in the results folder.
 from __future__ import annotations
 
 import os
+import secrets
 import socket
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -27,12 +29,17 @@ _AHEAD = 2
 _PASSED_ON = ("IMER_", "HF_", "TRANSFORMERS_", "PYTHONPATH")
 
 
-def import_ray() -> Any:
+def import_ray(alone: bool = False) -> Any:
     """Ray.
+
+    Args:
+        alone: A Ray will be started that is for this process only.
 
     Raises:
         UserError: It is not installed.
     """
+    if alone:
+        _keep_others_out()
     try:
         import ray
     except ImportError:
@@ -55,10 +62,10 @@ def connect(address: str | None, cpus: int) -> bool:
     Raises:
         UserError: There is no cluster at this address.
     """
-    ray = import_ray()
+    address = address or os.environ.get("RAY_ADDRESS")
+    ray = import_ray(alone=not address)
     if ray.is_initialized():
         return False
-    address = address or os.environ.get("RAY_ADDRESS")
     _check_reachable(address)
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "error", "configure_logging": False}
     try:
@@ -70,6 +77,17 @@ def connect(address: str | None, cpus: int) -> bool:
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise UserError(f"no Ray cluster at {address or 'this machine'}: {error}") from None
     return True
+
+
+def _keep_others_out() -> None:
+    """Gives the Ray that is started here a password of its own, unless the user has chosen one.
+
+    Ray's servers listen on all interfaces, and who reaches them may run code. Ray reads the password
+    when it is imported and never again; where it is imported already there is none.
+    """
+    if "RAY_AUTH_MODE" not in os.environ and "ray" not in sys.modules:
+        os.environ["RAY_AUTH_MODE"] = "token"
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
 
 
 def _check_reachable(address: str | None) -> None:

@@ -90,13 +90,22 @@ def _guided(args: argparse.Namespace, folder: Path) -> None:
     def mutate(content: bytes, most: int, seed: int) -> bytes:
         random = Random(seed)
         if random.random() < 0.7:
-            return mutated(content or bench.example, bench.surface.kind, random, (bench.example,))[:most]
+            # Half of them from the valid file: changes of changes are mostly refused at the first glance.
+            start = content if content and random.random() < 0.5 else bench.example
+            return mutated(start, bench.surface.kind, random, (bench.example,))[:most]
         return atheris.Mutate(content, most)
 
     corpus = folder.parent / "corpus"
     corpus.mkdir()
     (corpus / "example").write_bytes(bench.example)
-    options = [f"-seed={args.seed + 1}", "-max_len=65536", "-rss_limit_mb=0", "-timeout=0", "-verbosity=0"]
+    options = [
+        f"-seed={args.seed + 1}",
+        "-max_len=65536",
+        f"-artifact_prefix={folder.parent}/",
+        "-rss_limit_mb=0",
+        "-timeout=0",
+        "-verbosity=0",
+    ]
     atheris.Setup([sys.argv[0], *options, str(corpus)], one, custom_mutator=mutate)
     atheris.Fuzz()
 

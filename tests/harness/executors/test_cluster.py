@@ -92,6 +92,26 @@ def test_an_address_without_a_cluster_is_an_error_that_names_it():
 
 
 @pytest.mark.slow
+def test_nobody_else_may_join_the_ray_that_is_started_here():
+    """Its servers listen on all interfaces, and who joins runs code."""
+    code = "import ray; ray.init(address=sys.argv[1], log_to_driver=False); print('joined')"
+    host = (
+        "import os, subprocess, sys\n"
+        "from imer_bench.harness.executors.cluster import connect\n"
+        "assert connect(None, 1)\n"
+        "import ray\n"
+        "address = ray.get_runtime_context().gcs_address\n"
+        "command = [sys.executable, '-c', 'import sys; ' + sys.argv[1], address]\n"
+        "plain = {k: v for k, v in os.environ.items() if not k.startswith('RAY_AUTH')}\n"
+        "guess = {**plain, 'RAY_AUTH_MODE': 'token', 'RAY_AUTH_TOKEN': '0' * 64}\n"
+        "for env in (plain, guess, os.environ):\n"
+        "    print(subprocess.run(command, env=env, capture_output=True).stdout.count(b'joined'))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", host, code], capture_output=True, text=True)
+    assert done.stdout.split() == ["0", "0", "1"], done.stderr
+
+
+@pytest.mark.slow
 def test_a_killed_machine_loses_nothing_and_doubles_nothing(tmp_path):
     from ray.cluster_utils import Cluster
 
