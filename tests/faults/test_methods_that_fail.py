@@ -129,9 +129,8 @@ def test_a_fault_while_a_run_is_continued_is_recorded_and_retry_starts_it_anew(t
     assert contents(tmp_path / "results" / "tiny") == contents(tmp_path / "whole" / "tiny")
 
 
-@pytest.mark.parametrize(
-    "how", ["swallows", *(pytest.param(how, marks=pytest.mark.slow) for how in ("loops", "sleeps"))]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["loops", "swallows", "sleeps"])
 def test_a_method_that_never_comes_back_is_stopped_at_its_time_limit(disturbed, tmp_path, monkeypatch, how):
     def hang(self, batch):
         while True:

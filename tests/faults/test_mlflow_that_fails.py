@@ -56,7 +56,7 @@ def sync(folder: Path, uri: str) -> Answer:
     )
 
 
-def mirrored(uri: str) -> Counter[str]:
+def mirrored(uri: str) -> Counter[str | None]:
     """How often each run is in a store; runs that are not complete are not counted."""
     from mlflow.tracking import MlflowClient
 

@@ -133,6 +133,7 @@ def test_results_behind_a_symbolic_link_on_another_file_system_than_temporary_fi
         assert not list((tmp_path / "temporary").iterdir())
 
 
+@pytest.mark.slow
 def test_runs_moved_to_another_file_system_behind_a_link_are_refused_by_name(run, tmp_path, whole):
     with mounted(tmp_path / "disk") as disk:
         (tmp_path / "results" / "tiny").mkdir(parents=True)

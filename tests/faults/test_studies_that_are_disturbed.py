@@ -47,7 +47,8 @@ def whole(tmp_path_factory):
     return trials
 
 
-@pytest.mark.parametrize("step", [24, pytest.param(8, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("step", [24, 8])
 def test_a_disk_that_is_full_wherever_it_stops_the_study(tmp_path, whole, step):
     with mounted(tmp_path / "disk", "size=104k") as disk:
         room, answer = 104, tune(tmp_path, "--results", disk / "results")
@@ -83,6 +84,7 @@ def disturb(monkeypatch, epoch, action):
     monkeypatch.setattr(END_EPOCH, end_epoch)
 
 
+@pytest.mark.slow
 def test_a_database_that_another_process_holds_from_the_start_or_the_middle(tmp_path, whole, monkeypatch):
     monkeypatch.setattr(studies, "_TURN_SECONDS", 0.1)
     database = tmp_path / "results" / "studies.db"
@@ -99,7 +101,10 @@ def test_a_database_that_another_process_holds_from_the_start_or_the_middle(tmp_
     assert counted(tmp_path / "results") == whole
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)],
+)
 def test_a_study_that_is_asked_to_end_goes_on_as_the_unbroken_one(tmp_path, whole, monkeypatch, number, code):
     with monkeypatch.context() as patch:
         disturb(patch, 4, lambda: os.kill(os.getpid(), number))
@@ -110,6 +115,7 @@ def test_a_study_that_is_asked_to_end_goes_on_as_the_unbroken_one(tmp_path, whol
     assert counted(tmp_path / "results") == whole
 
 
+@pytest.mark.slow
 def test_a_trial_that_hangs_is_ended_and_has_failed(tmp_path, whole, monkeypatch):
     with monkeypatch.context() as patch:
         disturb(patch, 4, lambda: time.sleep(600))

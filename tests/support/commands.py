@@ -75,7 +75,7 @@ def start(
     )
 
 
-def finish(process: subprocess.Popen[str], seconds: float = 200) -> Answer:
+def finish(process: subprocess.Popen[str], seconds: float = 900) -> Answer:
     """Waits for a command that was started."""
     try:
         out, err = process.communicate(timeout=seconds)
