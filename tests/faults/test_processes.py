@@ -13,6 +13,7 @@ import psutil
 import pytest
 from commands import bench, contents, finish, start
 from failing import WELL
+
 from tiny import write_tiny
 
 pytestmark = pytest.mark.slow
