@@ -10,11 +10,18 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from . import masks, overhead, startup
+from . import epochs, jobs, leaderboard, masks, overhead, startup
 from .setting import Setting
 from .table import as_records, as_text
 
-SECTIONS = {"startup": startup.measure, "masks": masks.measure, "overhead": overhead.measure}
+SECTIONS = {
+    "startup": startup.measure,
+    "masks": masks.measure,
+    "overhead": overhead.measure,
+    "epochs": epochs.measure,
+    "jobs": jobs.measure,
+    "leaderboard": leaderboard.measure,
+}
 
 
 def main() -> None:

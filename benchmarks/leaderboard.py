@@ -1,14 +1,10 @@
 """Time and memory of a large leaderboard: all pairs tested, intervals by resampling.
 
-    python benchmarks/leaderboard.py            # 10 methods x 15 conditions x 10 seeds x 4659 samples
-    python benchmarks/leaderboard.py --small
-
-Bound: 60 s and 2 GB on two CPU cores, reading of result files not counted.
+Reading of result files is not counted.
 """
 
 from __future__ import annotations
 
-import argparse
 import resource
 import time
 
@@ -17,6 +13,51 @@ import pandas as pd
 
 from imer_bench.harness.leaderboard import IntervalSettings, TableInfo, build_boards, validate
 from imer_bench.harness.leaderboard.table import TEXT
+
+from .setting import Setting, in_own_process
+from .table import Figure
+
+SECTION = "Leaderboard"
+# Methods, conditions, seeds, test utterances.
+_SIZE, _SMALL = (10, 15, 10, 4659), (4, 15, 3, 686)
+_SECONDS, _GIGABYTES = 60, 2
+
+
+def measure(setting: Setting) -> list[Figure]:
+    """Seconds and peak memory of all tables and tests."""
+    size = _SMALL if setting.quick else _SIZE
+    seconds, peak, tests = in_own_process(build, size, 1000 if setting.quick else 10_000)
+    what = "{} methods, {} conditions, {} seeds, {} utterances".format(*size)
+    return [
+        Figure(
+            SECTION,
+            what,
+            seconds,
+            "s",
+            target=f"at most {_SECONDS} s",
+            met=seconds <= _SECONDS,
+            note=f"{tests} pairwise tests",
+        ),
+        Figure(
+            SECTION,
+            f"{what}, peak memory",
+            peak,
+            "GB",
+            target=f"at most {_GIGABYTES} GB",
+            met=peak <= _GIGABYTES,
+        ),
+    ]
+
+
+def build(size: tuple[int, int, int, int], resamples: int) -> tuple[float, float, int]:
+    """Seconds, peak memory in GB, and the number of tests."""
+    frame = table(*size)
+    info = TableInfo("regression", score_range=(-3.0, 3.0), metrics=("wf1",))
+    start = time.perf_counter()
+    (board,) = build_boards(frame, info, intervals=IntervalSettings(resamples=resamples))
+    seconds = time.perf_counter() - start
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    return seconds, peak, 0 if board.claims is None else board.claims.family_size
 
 
 def table(methods: int, conditions: int, seeds: int, samples: int) -> pd.DataFrame:
@@ -51,25 +92,3 @@ def table(methods: int, conditions: int, seeds: int, samples: int) -> pd.DataFra
     }
     frame["status"] = pd.Categorical.from_codes(np.zeros(runs * samples, dtype=np.int8), ["finished"])
     return validate(pd.DataFrame(frame))
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--small", action="store_true", help="a hundredth of it")
-    parser.add_argument("--resamples", type=int, default=10_000)
-    args = parser.parse_args()
-    sizes = (4, 15, 3, 686) if args.small else (10, 15, 10, 4659)
-    frame = table(*sizes)
-    info = TableInfo("regression", score_range=(-3.0, 3.0), metrics=("wf1",))
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-    start = time.perf_counter()
-    (board,) = build_boards(frame, info, intervals=IntervalSettings(resamples=args.resamples))
-    wall = time.perf_counter() - start
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-    tests = 0 if board.claims is None else board.claims.family_size
-    print(f"{len(frame)} rows, {tests} pairwise tests, {args.resamples} resamples")
-    print(f"build_boards: {wall:.1f} s; peak memory {peak:.2f} GB ({before:.2f} GB with the table alone)")
-
-
-if __name__ == "__main__":
-    main()
