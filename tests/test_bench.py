@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -14,6 +13,7 @@ import pandas as pd
 import pytest
 
 from tiny import write_tiny
+from warm import bench
 
 ROOT = Path(__file__).resolve().parent.parent
 SUPPORT = ROOT / "tests" / "support"
@@ -34,7 +34,8 @@ def environment(**more: str) -> dict[str, str]:
     }
 
 
-def bench(folder: Path, *arguments: object, **more: str) -> subprocess.CompletedProcess[str]:
+def cold(folder: Path, *arguments: object, **more: str) -> subprocess.CompletedProcess[str]:
+    """A call that also starts Python; ``bench`` starts from one that has imported everything."""
     return subprocess.run(
         command(*arguments), cwd=folder, env=environment(**more), capture_output=True, text=True, timeout=120
     )
@@ -58,7 +59,7 @@ def assert_same_results(one: Path, other: Path) -> None:
 
 def test_a_protocol_runs_and_prints_its_leaderboard(tmp_path):
     path = write_tiny(tmp_path, '[[methods]]\nname = "constant"\n')
-    done = bench(tmp_path, "--protocol", path)
+    done = cold(tmp_path, "--protocol", path)
     assert done.returncode == 0, done.stderr
     for words in ("late_fusion", "constant", "no information", "SYNTHETIC", "1/1", "random-0.5"):
         assert words in done.stdout
@@ -116,7 +117,7 @@ def test_help_is_there_and_loads_nothing_heavy(tmp_path, arguments):
 )
 def test_what_goes_wrong_ends_in_a_message_and_a_code(tmp_path, arguments, code, words):
     write_tiny(tmp_path)
-    done = bench(tmp_path, *arguments)
+    done = cold(tmp_path, *arguments)
     assert done.returncode == code
     assert words in done.stderr
     assert "Traceback" not in done.stderr
@@ -167,55 +168,6 @@ def test_synthetic_stand_ins_have_a_folder_and_a_mark_of_their_own(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "SYNTHETIC" in done.stdout
     assert (tmp_path / "results" / "tiny-SYNTHETIC" / "leaderboard.md").is_file()
-
-
-LONG = """
-[[methods]]
-name = "toys:TWO_STAGES"
-label = "stages"
-parameters = { epochs = 30, stage1_epochs = 10 }
-"""
-
-
-@pytest.mark.parametrize("seed", [0, 1])
-def test_killed_at_any_moment_it_ends_bit_for_bit_as_unbroken(tmp_path, seed):
-    (tmp_path / "whole").mkdir()
-    (tmp_path / "killed").mkdir()
-    settings = ["--set", "compute.epochs=40", "--set", "compute.checkpoint_seconds=0"]
-    whole = bench(tmp_path / "whole", "--protocol", write_tiny(tmp_path / "whole", LONG), *settings)
-    assert whole.returncode == 0, whole.stderr
-    path = write_tiny(tmp_path / "killed", LONG)
-    folder = tmp_path / "killed" / "results" / "tiny"
-    moments = random.Random(seed)
-    kills = 0
-    for _ in range(12):
-        process = subprocess.Popen(
-            command("--protocol", path, *settings),
-            cwd=tmp_path / "killed",
-            env=environment(),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        begun = time.monotonic()
-        # Not before there is work to lose: a checkpoint newer than this process.
-        while process.poll() is None and time.monotonic() - begun < 60:
-            if any(path.stat().st_size for path in folder.glob("work/*/checkpoint.safetensors")):
-                break
-            time.sleep(0.01)
-        time.sleep(moments.uniform(0, 0.5))
-        if process.poll() is None:
-            process.send_signal(signal.SIGKILL)
-            kills += 1
-        if process.wait() == 0:
-            break
-    assert kills >= 2
-    last = bench(tmp_path / "killed", "--protocol", path, *settings)
-    assert last.returncode == 0, last.stderr
-    assert_same_results(tmp_path / "whole" / "results" / "tiny", folder)
-    for name in ("history.jsonl",):
-        for run in folder.glob(f"runs/*/{name}"):
-            epochs = [json.loads(line)["step"] for line in run.read_text().splitlines()]
-            assert epochs == list(range(len(epochs)))
 
 
 def test_ctrl_c_ends_cleanly_and_leaves_a_checkpoint(tmp_path):
@@ -278,7 +230,7 @@ def test_hugging_face_datasets_and_ours_live_in_one_environment(tmp_path):
         "INFO = replace(toys.ANCHORS, name='theirs')\n"
     )
     path = write_tiny(tmp_path, '[[methods]]\nname = "theirs:INFO"\n')
-    done = bench(tmp_path, "--protocol", path, PYTHONPATH=f"{SUPPORT}{os.pathsep}{site}")
+    done = cold(tmp_path, "--protocol", path, PYTHONPATH=f"{SUPPORT}{os.pathsep}{site}")
     assert done.returncode == 0, done.stderr
     assert "theirs" in done.stdout
     run = next((tmp_path / "results" / "tiny" / "runs").glob("theirs*/run.json"))

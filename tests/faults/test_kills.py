@@ -1,0 +1,61 @@
+"""Commands killed at random moments, some with a power cut: called again, they end as if nothing had been.
+
+The quick part kills each command a few times. ``python -m pytest -m slow tests/faults/test_kills.py -s``
+kills them at least 200 times and prints what happened.
+"""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+from tabulate import tabulate
+
+from kill_scenarios import scenarios
+from kills import Tally, broken, unbroken
+from warm import Warm
+
+NAMES = ("run", "run --jobs 2", "tune", "data import", "leaderboard", "mlflow sync")
+
+
+@pytest.fixture(scope="module")
+def warm():
+    with Warm() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("computed once") / "cache"
+
+
+def kill(name: str, warm: Warm, cache: Path, folder: Path, kills: int, each: int, damage: float) -> Tally:
+    scenario = scenarios(warm, cache)[name]
+    changes = unbroken(warm, scenario, folder / "whole")
+    tally = Tally()
+    moments = random.Random(f"kills of {name}")
+    while tally.kills < kills:
+        number = tally.rounds
+        most = min(each, kills - tally.kills)
+        broken(warm, scenario, folder / f"{number}", folder / "whole", changes, moments, tally, most, damage)
+        assert tally.rounds < 20 + 2 * kills, "it ends before it is killed"
+    return tally
+
+
+@pytest.mark.parametrize(("name", "kills"), [("run", 4), ("tune", 2), ("data import", 4), ("leaderboard", 2)])
+def test_killed_a_few_times_it_ends_as_unbroken(name, kills, warm, cache, tmp_path):
+    kill(name, warm, cache, tmp_path, kills, each=kills, damage=0.5)
+
+
+@pytest.mark.slow
+def test_killed_hundreds_of_times_it_ends_as_unbroken(warm, cache, tmp_path):
+    rows = []
+    for name in NAMES:
+        folder = tmp_path / name.replace(" ", "_")
+        folder.mkdir()
+        tally = kill(name, warm, cache, folder, kills=40, each=5, damage=0.5)
+        damages = ", ".join(f"{kind} {count}" for kind, count in sorted(tally.damages.items()))
+        rows.append([name, tally.rounds, tally.kills, sum(tally.damages.values()), damages])
+        print(tabulate(rows, ["command", "rounds", "kills", "damaged", "files"]), flush=True)
+    assert sum(row[2] for row in rows) >= 200
