@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from .checkpoints import local_folder, weights_sha256
 from .costs import remember
+from .files import remove_leftovers
 from .protocol.plan import Plan, PlannedRun
 from .store import Store, StoredRun
 
@@ -125,6 +126,7 @@ def execute(
         UserError: The workers can't work, or the store has runs with other weights of a language model.
     """
     runs = [run for run in plan.runs if not run.skip]
+    remove_leftovers(store.folder)
     _check_language_models(runs, store)
     outcome = Outcome()
     have = store.find_all({run.address for run in runs})

@@ -83,7 +83,7 @@ def written_whole(path: Path) -> Iterator[Path]:
     """
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        _remove_leftovers(path)
+        remove_leftovers(path.parent, _prefix(path))
         descriptor, temporary = _held_file(path)
         try:
             yield temporary
@@ -139,9 +139,14 @@ def _held_file(path: Path) -> tuple[int, Path]:
         os.close(descriptor)
 
 
-def _remove_leftovers(path: Path) -> None:
-    """Removes what killed processes left of earlier attempts: temporary files that nobody holds."""
-    for leftover in path.parent.glob(f"{glob.escape(_prefix(path))}*.part"):
+def remove_leftovers(folder: Path, prefix: str = ".") -> None:
+    """Removes what killed processes left in a folder: temporary files that nobody holds.
+
+    Args:
+        folder: The folder; those inside it are left alone.
+        prefix: What the names of temporary files begin with.
+    """
+    for leftover in folder.glob(f"{glob.escape(prefix)}*.part"):
         with suppress(OSError):
             descriptor = os.open(leftover, os.O_RDWR)
             try:
