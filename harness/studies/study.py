@@ -320,8 +320,13 @@ def worker_lock(folder: Path) -> Iterator[str]:
     name = uuid.uuid4().hex[:12]
     path = _lock_file(folder, name)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path):
+    lock = FileLock(path)
+    with FileLock(folder / "study.lock"):  # nobody takes the new file for a dead worker's
+        lock.acquire()
+    try:
         yield name
+    finally:
+        lock.release()
     path.unlink(missing_ok=True)
 
 
@@ -339,7 +344,17 @@ def reap(study: optuna.Study, folder: Path) -> int:
                 if WORKER in trial.user_attrs:
                     _lock_file(folder, trial.user_attrs[WORKER]).unlink(missing_ok=True)
                 count += 1
+        _remove_idle_locks(study, folder)
     return count
+
+
+def _remove_idle_locks(study: optuna.Study, folder: Path) -> None:
+    """Removes the locks of workers that died between trials."""
+    running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+    busy = {trial.user_attrs.get(WORKER) for trial in running}
+    for path in (folder / "workers").glob("*.lock"):
+        if path.stem not in busy and _is_free(path):
+            path.unlink(missing_ok=True)
 
 
 def _requeue_ended(study: optuna.Study, folder: Path) -> int:
@@ -362,6 +377,10 @@ def _is_dead(trial: FrozenTrial, folder: Path) -> bool:
     path = _lock_file(folder, worker)
     if not path.is_file():
         return False  # a worker elsewhere: its heartbeat tells
+    return _is_free(path)
+
+
+def _is_free(path: Path) -> bool:
     try:
         with FileLock(path, timeout=0):
             return True

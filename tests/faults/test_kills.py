@@ -1,6 +1,6 @@
 """Commands killed at random moments, some with a power cut: called again, they end as if nothing had been.
 
-The quick part kills each command a few times. ``python -m pytest -m slow tests/faults/test_kills.py -s``
+The quick part kills three commands a few times. ``python -m pytest -m slow tests/faults/test_kills.py -s``
 kills each of six forty times and prints what happened.
 """
 
@@ -14,15 +14,9 @@ from tabulate import tabulate
 
 from kill_scenarios import scenarios
 from kills import Tally, broken, unbroken
-from warm import Warm
+from warm import SERVICES, Warm, server
 
 NAMES = ("run", "run --jobs 2", "tune", "data import", "leaderboard", "mlflow sync")
-
-
-@pytest.fixture(scope="module")
-def warm():
-    with Warm() as server:
-        yield server
 
 
 @pytest.fixture(scope="module")
@@ -52,15 +46,21 @@ def kill(name: str, warm: Warm, cache: Path, folder: Path, kills: int, each: int
     return tally
 
 
-@pytest.mark.parametrize(("name", "kills"), [("run", 4), ("tune", 2), ("data import", 4), ("leaderboard", 2)])
-def test_killed_a_few_times_it_ends_as_unbroken(name, kills, warm, cache, tmp_path):
-    kill(name, warm, cache, tmp_path, kills, each=kills, damage=0.5)
+@pytest.fixture(scope="module")
+def with_services():
+    with Warm(SERVICES) as warm:
+        yield warm
+
+
+@pytest.mark.parametrize(("name", "kills"), [("run", 4), ("data import", 4), ("leaderboard", 2)])
+def test_killed_a_few_times_it_ends_as_unbroken(name, kills, cache, tmp_path):
+    kill(name, server(), cache, tmp_path, kills, each=kills, damage=0.5)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
-def test_killed_forty_times_it_ends_as_unbroken(name, warm, cache, tmp_path, rows):
-    tally = kill(name, warm, cache, tmp_path, kills=40, each=5, damage=0.5)
+def test_killed_forty_times_it_ends_as_unbroken(name, with_services, cache, tmp_path, rows):
+    tally = kill(name, with_services, cache, tmp_path, kills=40, each=5, damage=0.5)
     damages = ", ".join(f"{kind} {count}" for kind, count in sorted(tally.damages.items()))
     rows.append([name, tally.rounds, tally.kills, sum(tally.damages.values()), damages])
     assert tally.kills >= 40

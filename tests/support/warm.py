@@ -25,12 +25,27 @@ _SETTINGS = {
     "COLUMNS": "160",
 }
 _IMPORTED = (
-    *("torch", "pandas", "pyarrow.parquet", "scipy.stats", "safetensors.torch", "tabulate", "rich.progress"),
-    *("optuna", "optuna.samplers._tpe.sampler", "mlflow", "mlflow.tracking", "matplotlib.figure"),
-    *("mlflow.store.tracking.sqlalchemy_store", "alembic.command", "sqlalchemy.dialects.sqlite"),
-    *("imer_bench.harness.cli.run", "imer_bench.harness.cli.tune", "imer_bench.harness.engine.run"),
-    *("imer_bench.harness.report", "imer_bench.harness.leaderboard.report", "imer_bench.harness.tracking"),
-    *("imer_bench.harness.studies.objective", "imer_bench.harness.corpus.importers"),
+    *(
+        "torch",
+        "torch._dynamo",
+        "pandas",
+        "pyarrow.parquet",
+        "safetensors.torch",
+        "tabulate",
+        "rich.progress",
+    ),
+    *("imer_bench.harness.cli.run", "imer_bench.harness.engine.run", "imer_bench.harness.report"),
+    *(
+        "imer_bench.harness.report",
+        "imer_bench.harness.leaderboard.report",
+        "imer_bench.harness.corpus.importers",
+    ),
+)
+# Seconds more, for studies and MLflow.
+SERVICES = (
+    *("optuna", "optuna.samplers._tpe.sampler", "mlflow", "mlflow.tracking", "sqlalchemy.dialects.sqlite"),
+    *("mlflow.store.tracking.sqlalchemy_store", "alembic.command", "imer_bench.harness.tracking"),
+    *("imer_bench.harness.cli.tune", "imer_bench.harness.studies.objective"),
 )
 
 
@@ -57,11 +72,18 @@ class Call:
 
 
 class Warm:
-    """A server of calls; a context manager."""
+    """A server of calls; a context manager.
+
+    Args:
+        more: Modules that it imports beside those of every call.
+    """
+
+    def __init__(self, more: Sequence[str] = ()) -> None:
+        self._more = more
 
     def __enter__(self) -> Warm:
         self._server = subprocess.Popen(
-            [sys.executable, __file__],
+            [sys.executable, __file__, *self._more],
             env={**os.environ, **_SETTINGS},
             cwd="/",
             stdin=subprocess.PIPE,
@@ -106,15 +128,16 @@ class Warm:
 
 
 @cache
-def _server() -> Warm:
+def server() -> Warm:
+    """The one server of this process."""
     return Warm().__enter__()  # ends when this process does: its input is closed then
 
 
 def bench(folder: Path, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
     """Calls ``bench.py ARGUMENTS`` in a folder, as ``subprocess.run`` would; no MLflow, no report."""
     quiet = {"IMER_NO_MLFLOW": "1", "IMER_NO_REPORT": "1", "COLUMNS": "120"}
-    call = _server().start(folder, arguments, {**quiet, **environment})
-    code = _server().wait()
+    call = server().start(folder, arguments, {**quiet, **environment})
+    code = server().wait()
     return subprocess.CompletedProcess(
         list(arguments), code, call.output.read_text(), call.errors.read_text()
     )
@@ -124,7 +147,7 @@ def _serve() -> None:
     import importlib
 
     sys.path.insert(0, str(ROOT))
-    for name in _IMPORTED:
+    for name in (*_IMPORTED, *sys.argv[1:]):
         importlib.import_module(name)
     # Our folder `datasets` must not hide Hugging Face's library, as in bench.py.
     sys.path[:] = [entry for entry in sys.path if entry != str(ROOT)]
