@@ -41,7 +41,12 @@ def test_it_expands_to_runs_of_every_method(path):
     assert len(hashes) == 1
 
 
-@pytest.mark.parametrize("path", SHIPPED, ids=name)
+# What presets have of their own are conditions, which only take time to test here.
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(path, marks=[pytest.mark.slow] * ("presets" in path.parts)) for path in SHIPPED],
+    ids=name,
+)
 def test_it_runs_and_is_marked_synthetic(tmp_path, path):
     source = DataSource(synthetic=True, scale=0.04)
     # The conditions of the corpora's protocols are the same everywhere; presets run with all of theirs.

@@ -211,7 +211,12 @@ def serve(connection: Connection, request: PlanRequest, environment: dict[str, s
         if not worker.has(address):
             tell(Unable("data, methods or versions have changed since the command began; start it again"))
             return
-        tell(worker.work(address, tell))
+        try:
+            ended = worker.work(address, tell)
+        except UserError as error:  # as where the results folder takes no files
+            tell(Unable(str(error)))
+            return
+        tell(ended)
 
 
 def _end_with_parent() -> None:

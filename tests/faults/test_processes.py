@@ -13,6 +13,7 @@ import psutil
 import pytest
 from commands import bench, contents, finish, start
 from failing import WELL
+from places import mounted, remount
 
 from tiny import write_tiny
 
@@ -118,3 +119,29 @@ def test_a_command_that_is_asked_to_end_leaves_no_process_and_continues(tmp_path
     assert not alive
     assert finish(start(tmp_path, *command)).code == 0
     assert contents(tmp_path / "results" / "tiny") == unbroken(tmp_path, *command[2 + len(QUICK) :])
+
+
+@pytest.mark.slow
+def test_workers_on_a_full_disk_end_the_command_and_no_run_has_failed_for_it(tmp_path):
+    path = write_tiny(tmp_path)
+    with mounted(tmp_path / "disk", "size=120k") as disk:
+        command = (
+            "--protocol",
+            path,
+            *QUICK,
+            "--seeds",
+            "1,2,3",
+            "--jobs",
+            "2",
+            "--results",
+            disk / "results",
+        )
+        answer = finish(start(tmp_path, *command))
+        assert answer.code == 1
+        assert "No space left on device; the same command continues" in answer.err
+        assert "Traceback" not in answer.err
+        found = [json.loads(item.read_text()) for item in disk.glob("results/tiny/runs/*/run.json")]
+        assert {record["status"] for record in found} <= {"finished"}
+        remount(disk, "size=8m")
+        assert finish(start(tmp_path, *command)).code == 0
+        assert contents(disk / "results" / "tiny") == unbroken(tmp_path, "--seeds", "1,2,3")

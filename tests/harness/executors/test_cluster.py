@@ -70,6 +70,7 @@ class Notes(Quiet):
         self.notes.append(text)
 
 
+@pytest.mark.slow
 def test_ray_gives_the_results_of_this_process_and_a_dead_worker_is_a_hole(tmp_path):
     plan = tiny_plan(tmp_path, extra=SOUND + KILLED)
     one, two = Store(tmp_path / "one"), Store(tmp_path / "two")

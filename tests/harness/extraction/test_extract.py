@@ -227,6 +227,7 @@ for root in filter(None, roots):
 """
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_is_bit_for_bit_unbroken(tmp_path, models):
     draw = random.Random(0)
     words = [word for word in WORDS if not word.startswith("#")]
