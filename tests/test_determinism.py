@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from commands import contents
+
 from tiny import write_tiny
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -25,15 +27,6 @@ def shifted():
     return _time() + 400 * 86400 - 0.001 * _looks
 time.time = shifted
 """
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    """Predictions and weights of all runs, byte for byte."""
-    return {
-        f"{path.parent.name}/{path.name}": path.read_bytes()
-        for pattern in ("predictions.parquet", "model.safetensors")
-        for path in folder.glob(f"tiny/runs/*/{pattern}")
-    }
 
 
 def bench(folder: Path, *arguments: object, **environment: str) -> None:
@@ -75,6 +68,6 @@ def test_another_order_day_place_and_number_of_jobs_change_no_bit(tmp_path):
         bench(there, *arguments, "--jobs", "2", **changed)
     finally:
         os.umask(before)
-    ours, theirs = contents(here / "results"), contents(there / "results")
+    ours, theirs = contents(here / "results" / "tiny"), contents(there / "results" / "tiny")
     assert len(ours) == 2 * 2 * 5
     assert ours == theirs

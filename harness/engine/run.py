@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import time
 import traceback
@@ -142,13 +141,9 @@ def compute(run: PlannedRun, shop: Workshop, report: Report | None = None) -> St
     begun = time.perf_counter()
     record = run_record(run, shop.protocol, shop.execution, started)
     reset_peak_memory(shop.execution.device)
-    limit = shop.protocol.compute.max_minutes
-    if limit is not None:
-        # The first optimiser imports it, and cut off by the time limit it could never be imported again.
-        importlib.import_module("torch._dynamo")
     try:
         status, error = "finished", None
-        with deadline(None if limit is None else 60 * limit):
+        with deadline(shop.protocol.compute.max_minutes):
             results = _train_and_test(run, shop, work, report)
         record["timings"].update(results.pop("timings"))
         record.update(results)

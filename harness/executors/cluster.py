@@ -196,10 +196,7 @@ def _compute(request: list[Any], address: str, mailbox: Any, environment: dict[s
         return Unable(f"a worker of Ray can't make the plan: {error}")
     if not worker.has(address):
         return Unable("a worker of Ray has other data, methods or versions than the command")
-    try:
-        return worker.work(address, lambda event: mailbox.put.remote(event))
-    except UserError as error:  # as where the results folder takes no files
-        return Unable(str(error))
+    return worker.work(address, lambda event: mailbox.put.remote(event))
 
 
 @lru_cache(maxsize=1)

@@ -211,12 +211,7 @@ def serve(connection: Connection, request: PlanRequest, environment: dict[str, s
         if not worker.has(address):
             tell(Unable("data, methods or versions have changed since the command began; start it again"))
             return
-        try:
-            ended = worker.work(address, tell)
-        except UserError as error:  # as where the results folder takes no files
-            tell(Unable(str(error)))
-            return
-        tell(ended)
+        tell(worker.work(address, tell))
 
 
 def _end_with_parent() -> None:

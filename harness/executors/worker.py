@@ -6,11 +6,12 @@ from collections.abc import Callable
 
 from ..engine.run import SplitCache, Workshop, compute
 from ..engine.training import Progress
+from ..errors import UserError
 from ..language_models import LanguageModels
 from ..method import Stage
 from ..protocol.plan import PlannedRun
 from ..store import Store
-from .events import Ended, EpochDone, Event, Started
+from .events import Ended, EpochDone, Event, Started, Unable
 from .request import PlanRequest
 
 
@@ -34,13 +35,19 @@ class Worker:
         """Whether the plan that was made here has this run: data and code are those of the command."""
         return address in self._runs
 
-    def work(self, address: str, tell: Callable[[Event], None]) -> Ended:
-        """Computes a run, unless another process does or has done.
+    def work(self, address: str, tell: Callable[[Event], None]) -> Ended | Unable:
+        """Computes a run, unless another process does or has done, or the results folder takes no files.
 
         Args:
             address: Address of the run.
             tell: Called when it starts and after every epoch.
         """
+        try:
+            return self._work(address, tell)
+        except UserError as error:
+            return Unable(str(error))
+
+    def _work(self, address: str, tell: Callable[[Event], None]) -> Ended:
         run, store = self._runs[address], self._shop.store
         with store.claim(address) as mine:
             if not mine:

@@ -12,6 +12,7 @@ from ..hashing import address
 from ..protocol.plan import (
     ENGINE_NUMERICS,
     AddressParts,
+    condition_parts,
     parse_conditions,
     tested_schedules,
     training_schedules,
@@ -69,16 +70,7 @@ def check_address(
         schedules: Its schedules.
         data: The part of the address that only the data can give, recorded or made from them.
     """
-    conditions = {
-        "train": schedules.train.model_dump(mode="json"),
-        "validation": [item.model_dump(mode="json") for item in schedules.validation],
-        "validation_masks": protocol.validation.mask_seeds,
-        "test": [item.model_dump(mode="json") for item in schedules.test],
-        "test_masks": protocol.test.mask_seeds,
-        "selection": protocol.comparison.selection,
-        "primary": protocol.metrics.primary,
-        **({"audit": True} if protocol.compute.audit else {}),
-    }
+    conditions = condition_parts(protocol, schedules.train, schedules.validation, schedules.test)
     stated = {
         "fingerprint": (record["data"]["fingerprint"], data.get("data")),
         "scale": (record["data"]["scale"], data.get("scale")),

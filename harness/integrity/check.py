@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from ..errors import UserError
+from ..protocol.plan import AddressParts
 from ..protocol.schema import Protocol
 from ..run_file import RUN_FILE, RUN_SCHEMA, DamagedRun, NewerRun, read_record
 from ..run_manifest import digest_of
@@ -205,8 +206,6 @@ def result_folders(paths: Iterable[Path]) -> list[Path]:
 
 def _stages(folder: Path) -> frozenset[str]:
     """Addresses of the stages that runs may have branched from."""
-    from ..hashing import address
-
     found = set()
     for run in run_folders(folder):
         try:
@@ -215,5 +214,6 @@ def _stages(folder: Path) -> frozenset[str]:
             continue
         if record["hashed"] is None:
             return frozenset(item.stem for item in (folder / "stages").glob("*.safetensors"))
-        found.add(address({**record["hashed"]["method"], **record["hashed"]["data"]}))
+        hashed = record["hashed"]
+        found.add(AddressParts(hashed["method"], hashed["data"], {}).stage_address)
     return frozenset(found)

@@ -133,13 +133,20 @@ def read_lines(file: Path) -> list[dict[str, Any]]:
 
 def check_weights(folder: Path) -> Iterator[Finding]:
     """The header of the weights, and that the file has what it promises."""
+    problem = tensor_problem(folder / WEIGHTS)
+    if problem:
+        yield Finding("damaged", WEIGHTS, problem)
+
+
+def tensor_problem(path: Path) -> str:
+    """Why a file of tensors does not have what its header promises; empty if it has."""
     from safetensors import SafetensorError, safe_open
 
     try:
-        with safe_open(folder / WEIGHTS, framework="numpy"):
-            pass
+        with safe_open(path, framework="numpy"):
+            return ""
     except (SafetensorError, OSError, ValueError, RecursionError) as error:
-        yield Finding("damaged", WEIGHTS, f"not readable: {error}")
+        return f"not readable: {error}"
 
 
 def check_audit(folder: Path) -> Iterator[Finding]:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
+from .files import tensor_problem
 from .findings import Finding
 
 _ADDRESS = re.compile(r"[0-9a-f]{16}")
@@ -54,15 +55,11 @@ def check_leftovers(folder: Path, stages: Collection[str]) -> Iterator[Finding]:
 
 def _whole(path: Path, where: str) -> Iterator[Finding]:
     """Whether a file of tensors has what its header promises."""
-    from safetensors import SafetensorError, safe_open
-
     if path.is_symlink() or not path.is_file():
         return
-    try:
-        with safe_open(path, framework="numpy"):
-            pass
-    except (SafetensorError, OSError, ValueError, RecursionError) as error:
-        yield Finding("damaged", where, f"not readable: {error}; it can go, what it holds is computed again")
+    problem = tensor_problem(path)
+    if problem:
+        yield Finding("damaged", where, f"{problem}; it can go, what it holds is computed again")
 
 
 def _entries(folder: Path) -> list[Path]:

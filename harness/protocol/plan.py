@@ -455,18 +455,32 @@ class AddressParts:
 
 def address_parts(protocol: Protocol, execution: Execution, run: PlannedRun) -> AddressParts:
     """What the addresses of a planned run are hashes of."""
-    conditions = {
-        "train": run.train.model_dump(mode="json"),
-        "validation": [schedule.model_dump(mode="json") for schedule in run.validation],
+    conditions = condition_parts(protocol, run.train, run.validation, run.test)
+    data = {**data_identity(run.data, run.fold), "seed": run.seed}
+    return AddressParts(_method_identity(execution, run), data, conditions)
+
+
+def condition_parts(
+    protocol: Protocol, train: Schedule, validation: Sequence[Schedule], test: Sequence[Schedule]
+) -> dict[str, Any]:
+    """The part of a run's address about masks, selection and what is tested.
+
+    Args:
+        protocol: Protocol of the run.
+        train: Training schedule.
+        validation: Validation conditions.
+        test: Test conditions.
+    """
+    return {
+        "train": train.model_dump(mode="json"),
+        "validation": [schedule.model_dump(mode="json") for schedule in validation],
         "validation_masks": protocol.validation.mask_seeds,
-        "test": [schedule.model_dump(mode="json") for schedule in run.test],
+        "test": [schedule.model_dump(mode="json") for schedule in test],
         "test_masks": protocol.test.mask_seeds,
         "selection": protocol.comparison.selection,
         "primary": protocol.metrics.primary,
         **({"audit": True} if protocol.compute.audit else {}),
     }
-    data = {**data_identity(run.data, run.fold), "seed": run.seed}
-    return AddressParts(_method_identity(execution, run), data, conditions)
 
 
 def _method_identity(execution: Execution, run: PlannedRun) -> dict[str, Any]:

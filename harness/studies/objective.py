@@ -125,11 +125,10 @@ class Objective:
     def _train(self, trial: optuna.Trial, trained: Trained, parameters: HyperParameters) -> None:
         prepare_torch(self.plan.execution)
         device = torch.device(self.plan.execution.device)
-        limit = self.plan.protocol.compute.max_minutes
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             for index, planned in enumerate(self.plan.runs):
                 run = replace(planned, parameters=parameters)
-                with deadline(None if limit is None else 60 * limit):
+                with deadline(self.plan.protocol.compute.max_minutes):
                     self._train_one(trial, trained, index, run, device)
 
     def _train_one(

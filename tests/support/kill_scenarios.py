@@ -11,18 +11,9 @@ import numpy as np
 import pandas as pd
 
 from kills import Scenario
-from tiny import TINY
+from tiny import SEVERAL, TINY
 from warm import Warm
 
-_METHODS = """
-[[methods]]
-name = "constant"
-
-[[methods]]
-name = "toys:TWO_STAGES"
-label = "stages"
-parameters = { epochs = 4, stage1_epochs = 2 }
-"""
 _TUNED = """
 [[methods]]
 name = "tunable:INFO"
@@ -151,7 +142,7 @@ def _results(warm: Warm, cache: Path):
     def prepare(folder: Path) -> None:
         if not cache.exists():
             cache.mkdir()
-            _protocol(_METHODS)(cache)
+            _protocol(SEVERAL)(cache)
             call = warm.start(cache, _RUN, _QUIET)
             assert warm.wait() == 0, call.text
         shutil.copytree(cache / "results", folder / "results")
@@ -168,8 +159,8 @@ def scenarios(warm: Warm, cache: Path) -> dict[str, Scenario]:
     """
     results = _results(warm, cache)
     found = [
-        Scenario("run", _protocol(_METHODS), [_RUN], same_runs, _QUIET, "results"),
-        Scenario("run --jobs 2", _protocol(_METHODS), [(*_RUN, "--jobs", "2")], same_runs, _QUIET, "results"),
+        Scenario("run", _protocol(SEVERAL), [_RUN], same_runs, _QUIET, "results"),
+        Scenario("run --jobs 2", _protocol(SEVERAL), [(*_RUN, "--jobs", "2")], same_runs, _QUIET, "results"),
         Scenario(
             "tune",
             _protocol(_TUNED),

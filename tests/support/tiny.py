@@ -42,6 +42,17 @@ name = "late_fusion"
 parameters = { hidden = 8 }
 """
 
+# More of its methods, one with a stage that seeds share.
+SEVERAL = """
+[[methods]]
+name = "constant"
+
+[[methods]]
+name = "toys:TWO_STAGES"
+label = "stages"
+parameters = { epochs = 4, stage1_epochs = 2 }
+"""
+
 
 def write_tiny(folder: Path, extra: str = "") -> Path:
     """Writes the tiny protocol, with more lines at its end, and returns the file."""

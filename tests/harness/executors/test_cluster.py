@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+from commands import contents
 
 from imer_bench.harness.cli.display import Quiet
 from imer_bench.harness.errors import UserError
@@ -16,20 +17,11 @@ from imer_bench.harness.executors.cluster import RayWorkers, connect
 from imer_bench.harness.executors.request import PlanRequest
 from imer_bench.harness.store import Store
 
-from tiny import tiny_plan, write_tiny
+from tiny import SEVERAL, tiny_plan, write_tiny
 
 ray = pytest.importorskip("ray", reason="Ray is not installed")
 ROOT = Path(__file__).resolve().parents[3]
 SUPPORT = ROOT / "tests" / "support"
-SOUND = """
-[[methods]]
-name = "constant"
-
-[[methods]]
-name = "toys:TWO_STAGES"
-label = "stages"
-parameters = { epochs = 4, stage1_epochs = 2 }
-"""
 KILLED = """
 [[methods]]
 name = "toys:GOES_WRONG"
@@ -48,14 +40,6 @@ def _paths(monkeypatch, tmp_path):
     ray.shutdown()
 
 
-def contents(folder: Path) -> dict[str, bytes]:
-    return {
-        f"{path.parent.name}/{path.name}": path.read_bytes()
-        for pattern in ("predictions.parquet", "model.safetensors")
-        for path in folder.glob(f"runs/*/{pattern}")
-    }
-
-
 class Notes(Quiet):
     def __init__(self):
         self.started, self.epochs, self.notes = [], 0, []
@@ -72,7 +56,7 @@ class Notes(Quiet):
 
 @pytest.mark.slow
 def test_ray_gives_the_results_of_this_process_and_a_dead_worker_is_a_hole(tmp_path):
-    plan = tiny_plan(tmp_path, extra=SOUND + KILLED)
+    plan = tiny_plan(tmp_path, extra=SEVERAL + KILLED)
     one, two = Store(tmp_path / "one"), Store(tmp_path / "two")
     display = Notes()
     request = PlanRequest.of(plan, two.folder)
@@ -83,7 +67,7 @@ def test_ray_gives_the_results_of_this_process_and_a_dead_worker_is_a_hole(tmp_p
     assert len(outcome.computed) == 4
     assert display.epochs > 0
     assert not ray.is_initialized()  # what was started here has ended here
-    execute(tiny_plan(tmp_path, extra=SOUND), one, Quiet())
+    execute(tiny_plan(tmp_path, extra=SEVERAL), one, Quiet())
     assert contents(one.folder) == contents(two.folder)
 
 
@@ -121,7 +105,7 @@ def test_a_killed_machine_loses_nothing_and_doubles_nothing(tmp_path):
         "compute.epochs=150",
         "compute.checkpoint_seconds=0",
         "train.seeds=[1, 2, 3]",
-        extra=SOUND,
+        extra=SEVERAL,
     )
     one, two = Store(tmp_path / "one"), Store(tmp_path / "two")
     execute(plan, one, Quiet())

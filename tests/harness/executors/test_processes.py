@@ -10,6 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from commands import contents
 
 from imer_bench.harness.cli.display import Quiet
 from imer_bench.harness.errors import UserError
@@ -22,19 +23,10 @@ from imer_bench.harness.executors.request import PlanRequest
 from imer_bench.harness.protocol.plan import make_plan
 from imer_bench.harness.store import Store
 
-from tiny import tiny_plan, write_tiny
+from tiny import SEVERAL, tiny_plan, write_tiny
 
 ROOT = Path(__file__).resolve().parents[3]
 SUPPORT = ROOT / "tests" / "support"
-SEVERAL = """
-[[methods]]
-name = "constant"
-
-[[methods]]
-name = "toys:TWO_STAGES"
-label = "stages"
-parameters = { epochs = 4, stage1_epochs = 2 }
-"""
 WRONG = '[[methods]]\nname = "toys:GOES_WRONG"\nlabel = "wrong"\nparameters = { how = "{how}" }\n'
 MATCHED = ["comparison.regime=matched", "train={seeds=[1,2]}", 'validation={conditions=["complete"]}']
 
@@ -49,15 +41,6 @@ def bench(folder: Path, *arguments: object, **options) -> subprocess.Popen[str]:
         text=True,
         **options,
     )
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    """Predictions and weights of all runs, byte for byte."""
-    return {
-        f"{path.parent.name}/{path.name}": path.read_bytes()
-        for pattern in ("predictions.parquet", "model.safetensors")
-        for path in folder.glob(f"runs/*/{pattern}")
-    }
 
 
 def workers(plan, store, jobs=2):
