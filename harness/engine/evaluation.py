@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
@@ -14,6 +14,7 @@ from ..batch import Batch
 from ..method import Method
 from ..metrics import Outcome, evaluate
 from ..spec import DataSpec
+from .means import Means
 from .tensors import Masks, SplitTensors
 
 
@@ -48,6 +49,14 @@ class Predicted:
     score: np.ndarray | None
     probabilities: np.ndarray | None
 
+    def __len__(self) -> int:
+        return next(len(values) for values in (self.score, self.probabilities) if values is not None)
+
+    def part(self, first: int, end: int) -> Predicted:
+        """The predictions of some rows."""
+        score = None if self.score is None else self.score[first:end]
+        return Predicted(score, None if self.probabilities is None else self.probabilities[first:end])
+
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
     """The precision of forward passes: float32, or bf16 where it is safe."""
@@ -63,40 +72,147 @@ def batches_in_order(
     return split.batches(torch.arange(split.units).split(batch_size), masks, labels=labels, targets=targets)
 
 
-@torch.no_grad()
-def predict(method: Method, split: SplitTensors, masks: Masks, batch_size: int, precision: str) -> Predicted:
-    """Predictions of a method for every utterance of a split.
+class FixedBatches:
+    """Labelled batches of a split under masks that stay the same, in their fixed order.
+
+    What fits into ``room`` is gathered once and kept for the passes to come. A method that writes into
+    its batches is given fresh ones in every pass.
 
     Args:
-        method: A method in evaluation mode.
         split: The split.
-        masks: What is available.
+        masks: What is available; of several ones, one after the other.
+        batch_size: Dialogues or utterances per batch.
+        room: Bytes that may be kept.
+    """
+
+    def __init__(self, split: SplitTensors, masks: Sequence[Masks], batch_size: int, room: int = 0) -> None:
+        self._split = split
+        self._masks = split.stacked(masks)
+        self._units = torch.arange(len(masks) * split.units).split(batch_size)
+        self._room = room
+        self._kept: list[tuple[Batch, int]] = []  # with the count of writes into it
+        once = np.concatenate(split.order) if split.level == "dialogues" else np.arange(len(split))
+        self._rows = np.concatenate([once + copy * len(split) for copy in range(len(masks))])
+
+    def __iter__(self) -> Iterator[Batch]:
+        if any(_writes(batch) != writes for batch, writes in self._kept):
+            self._kept, self._room = [], 0
+        for batch, _ in self._kept:
+            yield batch
+        missing = self._units[len(self._kept) :]
+        for batch in self._split.batches(missing, self._masks, labels=True, targets=False):
+            taken = sum(tensor.nbytes for tensor in _tensors(batch))
+            # Only what comes first: batches are kept in their order.
+            self._room = self._room - taken if taken <= self._room else 0
+            if self._room:
+                self._kept.append((batch, _writes(batch)))
+            yield batch
+
+    @torch.no_grad()
+    def predict(self, method: Method, precision: str) -> Predicted:
+        """Predictions of a method in evaluation mode, in row order, masks one after the other."""
+        scores: list[Tensor] = []
+        probabilities: list[Tensor] = []
+        real: list[Tensor] = []
+        with autocast(self._split.device, precision):
+            for batch in self:
+                prediction = method.predict(batch.without_labels())
+                real.append(batch.real.reshape(-1))
+                if prediction.score is not None:
+                    scores.append(prediction.score.reshape(-1))
+                if (classes := prediction.probabilities) is not None:
+                    probabilities.append(classes.reshape(-1, classes.shape[-1]))
+        # Read from the device once, at the end.
+        kept = torch.cat(real).cpu().numpy()
+        return Predicted(
+            _placed(scores, kept, self._rows),
+            _placed(probabilities, kept, self._rows),
+        )
+
+
+class Evaluation:
+    """Evaluates a split under fixed conditions, in as few passes as may be.
+
+    Small conditions share a batch, unless the method's predictions or validation losses depend on what
+    else is in it.
+
+    Args:
+        split: The split.
+        conditions: Its conditions.
         batch_size: Dialogues or utterances per batch.
         precision: ``"float32"`` or ``"bf16"``.
+        joined: Whether conditions may share a batch.
+        room: Bytes of batches that may be kept from pass to pass.
     """
-    scores: list[Tensor] = []
-    probabilities: list[Tensor] = []
-    rows: list[Tensor] = []
-    with autocast(split.device, precision):
-        for batch in batches_in_order(split, masks, batch_size):
-            prediction = method.predict(batch)
-            rows.append(batch.rows.reshape(-1))
-            if prediction.score is not None:
-                scores.append(prediction.score.reshape(-1))
-            if (classes := prediction.probabilities) is not None:
-                probabilities.append(classes.reshape(-1, classes.shape[-1]))
-    # Read from the device once, at the end.
-    places = torch.cat(rows).cpu().numpy()
-    return Predicted(_placed(scores, places), _placed(probabilities, places))
+
+    def __init__(
+        self,
+        split: SplitTensors,
+        conditions: Sequence[Condition],
+        batch_size: int,
+        precision: str,
+        joined: bool,
+        room: int = 0,
+    ) -> None:
+        together = max(1, batch_size // max(split.units, 1)) if joined else 1
+        masks = [condition.masks for condition in conditions]
+        groups = [masks[first : first + together] for first in range(0, len(masks), together)]
+        self._batches = [FixedBatches(split, group, batch_size, room // len(groups)) for group in groups]
+        self._split = split
+        self._precision = precision
+
+    def predict(self, method: Method) -> list[Predicted]:
+        """Predictions under every condition."""
+        size = len(self._split)
+        found = []
+        for batches in self._batches:
+            joined = batches.predict(method, self._precision)
+            found += [joined.part(first, first + size) for first in range(0, len(joined), size)]
+        return found
+
+    @torch.no_grad()
+    def losses(self, method: Method) -> dict[str, float]:
+        """Validation losses by name, ``loss/...``, averaged over conditions; empty if the method has none."""
+        if type(method).validation_losses is Method.validation_losses:
+            return {}
+        rows: list[dict[str, float]] = []
+        with autocast(self._split.device, self._precision):
+            for batches in self._batches:
+                means = Means("loss/")
+                for batch in batches:
+                    terms = method.validation_losses(batch)
+                    if not terms:  # none in this stage, so none in any batch
+                        return {}
+                    means.add(terms, sum(batch.lengths))
+                rows.append(means.read())
+        return {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
 
 
-def _placed(values: Sequence[Tensor], rows: np.ndarray) -> np.ndarray | None:
-    """Values of batches in the order of their rows, without those on padding (row -1)."""
+def predict(method: Method, split: SplitTensors, masks: Masks, batch_size: int, precision: str) -> Predicted:
+    """Predictions of a method in evaluation mode for every utterance of a split, in row order."""
+    return FixedBatches(split, [masks], batch_size).predict(method, precision)
+
+
+def _tensors(batch: Batch) -> Iterator[Tensor]:
+    for value in vars(batch).values():
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, Mapping):
+            yield from value.values()
+
+
+def _writes(batch: Batch) -> int:
+    """How often tensors of a batch, or others that share their memory, were written into."""
+    return sum(tensor._version for tensor in _tensors(batch))
+
+
+def _placed(values: Sequence[Tensor], real: np.ndarray, rows: np.ndarray) -> np.ndarray | None:
+    """Values of batches in the order of their rows, without those on padding."""
     if not values:
         return None
-    joined, real = torch.cat(list(values)).float().cpu().numpy(), rows >= 0
-    placed = np.empty_like(joined[: int(real.sum())])
-    placed[rows[real]] = joined[real]
+    joined = torch.cat(list(values)).float().cpu().numpy()[real]
+    placed = np.empty_like(joined)
+    placed[rows] = joined
     return placed
 
 

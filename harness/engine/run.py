@@ -25,7 +25,7 @@ from ..protocol.schema import Protocol
 from ..registry import method_class
 from ..store import Store, StoredRun
 from .deadline import deadline
-from .evaluation import Condition, predict, score
+from .evaluation import Condition, Evaluation, score
 from .masking import conditions
 from .record import (
     free_memory,
@@ -37,7 +37,7 @@ from .record import (
     store_predictions,
 )
 from .tensors import Scaling, SplitTensors, fit_scaling
-from .training import Diverged, Job, Progress, Training
+from .training import Diverged, Job, Progress, Training, seed_generators
 
 Report = Callable[[Stage, Progress], None]
 Part = Literal["train", "valid", "test"]
@@ -234,6 +234,7 @@ def training_job(run: PlannedRun, shop: Workshop, validation: Sequence[Condition
         metrics=reported_metrics(protocol, run),
         batch_size=run.parameters.batch_size,
         evaluation_batch=evaluation_batch(run),
+        joined=may_join_conditions(run),
         targets="targets" in run.parameters.privileged(),
         precision=shop.execution.precision,
         max_seconds=None if limit is None else 60 * limit,
@@ -243,13 +244,25 @@ def training_job(run: PlannedRun, shop: Workshop, validation: Sequence[Condition
 def evaluation_batch(run: PlannedRun) -> int:
     """Dialogues or utterances per evaluation batch; the training batch where predictions depend on it."""
     size = run.parameters.batch_size
-    batch_dependent = run.variant.profile in run.variant.info.batch_dependent
-    return size if batch_dependent else max(size, _EVALUATION_BATCH[run.spec.level])
+    return size if _depends_on_batch(run) else max(size, _EVALUATION_BATCH[run.spec.level])
+
+
+def may_join_conditions(run: PlannedRun) -> bool:
+    """Whether several conditions may be evaluated in one batch.
+
+    Not where predictions depend on the batch, nor where validation losses are means over it.
+    """
+    has_losses = method_class(run.variant.info).validation_losses is not Method.validation_losses
+    return not _depends_on_batch(run) and not has_losses
+
+
+def _depends_on_batch(run: PlannedRun) -> bool:
+    return run.variant.profile in run.variant.info.batch_dependent
 
 
 def build_method(run: PlannedRun, services: RunServices) -> Method:
     """A fresh method on the device of the run; initialisation depends on the seed alone."""
-    torch.manual_seed(derive_seed(run.seed, "initialisation"))
+    seed_generators(derive_seed(run.seed, "initialisation"), services.device)
     return method_class(run.variant.info)(run.spec, run.parameters, services).to(services.device)
 
 
@@ -266,10 +279,8 @@ def _train_and_test(run: PlannedRun, shop: Workshop, work: Path, report: Report 
         training = Training(job, method, report, checkpoint, every)
         progress = _run_with_shared_stages(training, run, shop)
         begun = time.perf_counter()
-        predictions = [
-            (condition, predict(method, test, condition.masks, job.evaluation_batch, job.precision))
-            for condition in tests
-        ]
+        evaluation = Evaluation(test, tests, job.evaluation_batch, job.precision, job.joined)
+        predictions = list(zip(tests, evaluation.predict(method), strict=True))
     labels = test.labels.cpu().numpy()
     by_condition: dict[str, list[dict[str, float | None]]] = {}
     for condition, predicted in predictions:

@@ -227,6 +227,29 @@ class SplitTensors:
         """Masks that leave all that was observed."""
         return Masks(torch.from_numpy(self._observed.copy()).to(self.device))
 
+    def stacked(self, masks: Sequence[Masks]) -> Masks:
+        """Masks for a split that is seen several times, under one after the other.
+
+        Unit ``u`` under the masks of index ``k`` has position ``k * units + u`` in ``batches``.
+        """
+        if len(masks) == 1:
+            return masks[0]
+
+        def joined(parts: Sequence[Mapping[str, Tensor] | None]) -> dict[str, Tensor] | None:
+            given = [part for part in parts if part is not None]
+            if len(given) < len(parts):
+                if given:
+                    raise ValueError("masks with and without frames can't be stacked")
+                return None
+            return {name: torch.cat([part[name] for part in given]) for name in given[0]}
+
+        return Masks(
+            torch.cat([one.available for one in masks]),
+            joined([one.frames for one in masks]),
+            joined([one.pooled for one in masks]),
+            sum(one.repaired for one in masks),
+        )
+
     def batch(self, units: Tensor, masks: Masks, labels: bool, targets: bool) -> Batch:
         """One batch; see ``batches``."""
         (only,) = self.batches([units], masks, labels, targets)
@@ -239,7 +262,7 @@ class SplitTensors:
         for many batches at once, as far as memory is cheap, and a batch is a view of them.
 
         Args:
-            units: Positions of the dialogues or utterances of each batch, on the CPU.
+            units: Positions of the dialogues or utterances of each batch, on the CPU; see ``stacked``.
             masks: What is available.
             labels: Whether to give labels.
             targets: Whether to give the true features of absent modalities.
@@ -259,8 +282,11 @@ class SplitTensors:
     def _place(self, units: Tensor) -> _Place:
         if self._dialogue_rows is None:
             return _Place(units, (1,) * len(units))
-        lengths = tuple(len(self.order[unit]) for unit in units.tolist())
-        return _Place(self._dialogue_rows[units, : max(lengths)], lengths)
+        dialogues = units % len(self.order)
+        lengths = tuple(len(self.order[dialogue]) for dialogue in dialogues.tolist())
+        rows = self._dialogue_rows[dialogues, : max(lengths)]
+        times_before = units // len(self.order)
+        return _Place(torch.where(rows < 0, -1, rows + len(self) * times_before[:, None]), lengths)
 
     def _cut(self, group: Sequence[_Place], masks: Masks, labels: bool, targets: bool) -> Iterator[Batch]:
         """Gathers the rows of a group of batches and cuts them apart."""
@@ -286,41 +312,43 @@ class SplitTensors:
             yield Batch(**own, lengths=place.lengths)
 
     def _gather(self, rows: Tensor, masks: Masks, labels: bool, targets: bool) -> Batch:
-        """A batch of these rows ``[R]``; -1 is padding."""
+        """A batch of these rows ``[R]``; -1 is padding, and rows of stacked masks go on counting."""
         real = rows >= 0
-        safe = rows.clamp(min=0)
-        available = masks.available[safe] & real[:, None]
+        masked = rows.clamp(min=0)
+        safe = masked % len(self) if len(masks.available) > len(self) else masked
+        available = masks.available[masked] & real[:, None]
         features: dict[str, Tensor] = {}
         true: dict[str, Tensor] = {}
         frames: dict[str, Tensor] = {}
         kept: dict[str, Tensor] = {}
         for index, name in enumerate(self.modalities):
-            values = self._values[name][safe]
+            values = self._values[name].index_select(0, safe)
             present = available[:, index, None]
             if self.level == "sequences":
                 valid = self.frames[name][safe]
                 seen = valid & present
                 if masks.frames is not None:
-                    seen = seen & masks.frames[name][safe]
+                    seen = seen & masks.frames[name][masked]
                 frames[name], kept[name] = valid, seen
-                features[name] = torch.where(seen[..., None], values, 0.0)
-                true[name] = values
+                if targets:
+                    true[name] = values.clone()
+                features[name] = values.masked_fill_(~seen[..., None], 0.0)
                 continue
             if targets:
                 true[name] = torch.where(real[:, None], values, 0.0)
             if masks.pooled is not None and name in masks.pooled:
-                values = masks.pooled[name][safe]
-            features[name] = torch.where(present, values, 0.0)
+                values = masks.pooled[name].index_select(0, masked)
+            features[name] = values.masked_fill_(~present, 0.0)
         token_ids = token_mask = None
         if self._tokens is not None:
-            token_ids, token_mask = self._token_batch(safe, available, masks)
+            token_ids, token_mask = self._token_batch(safe, masked, available, masks)
         return Batch(
             features=features,
             available=available,
             real=real,
             speakers=torch.where(real, self._speakers[safe], 0),
             lengths=(),
-            rows=rows,
+            rows=torch.where(real, safe, -1),
             labels=torch.where(real, self.labels[safe], 0) if labels else None,
             frames=frames or None,
             frames_available=kept or None,
@@ -329,13 +357,15 @@ class SplitTensors:
             token_mask=token_mask,
         )
 
-    def _token_batch(self, rows: Tensor, available: Tensor, masks: Masks) -> tuple[Tensor, Tensor]:
+    def _token_batch(
+        self, rows: Tensor, masked: Tensor, available: Tensor, masks: Masks
+    ) -> tuple[Tensor, Tensor]:
         """Token ids with lost tokens, or the tokens of absent text, replaced by the unknown token."""
         assert self._tokens is not None
         ids, real, special, unknown = self._tokens
         seen = available[..., self.modalities.index("text"), None].expand(ids[rows].shape)
         if masks.frames is not None and "text" in masks.frames:
-            kept = masks.frames["text"][rows]
+            kept = masks.frames["text"][masked]
             if kept.shape == seen.shape:
                 seen = seen & kept
         keep = seen | special[rows] | ~real[rows]

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -25,10 +24,13 @@ from ..schedules import Schedule
 from ..spec import DataSpec
 from .checkpoint import DamagedState, load_state, save_state
 from .deadline import TimeLimit
-from .evaluation import Condition, autocast, batches_in_order, predict, score
+from .evaluation import Condition, Evaluation, autocast, batches_in_order, score
 from .masking import draw
 from .means import Means
 from .tensors import Masks, SplitTensors
+
+# Evaluation batches that are kept from epoch to epoch, per split.
+_KEPT_BYTES = 128 * 2**20
 
 
 class Diverged(Exception):
@@ -53,6 +55,7 @@ class Job:
         metrics: Metrics that are recorded.
         batch_size: Dialogues or utterances per training batch.
         evaluation_batch: The same for evaluation.
+        joined: Whether conditions may share a batch in evaluation.
         targets: Whether the method may see true features of absent modalities in training.
         precision: ``"float32"`` or ``"bf16"``.
         max_seconds: Time limit, or ``None``.
@@ -73,6 +76,7 @@ class Job:
     metrics: Sequence[str]
     batch_size: int
     evaluation_batch: int
+    joined: bool
     targets: bool
     precision: str = "float32"
     max_seconds: float | None = None
@@ -146,6 +150,7 @@ class Training:
         self._best: dict[str, Tensor] | None = None
         self._stage_best: dict[str, Tensor] | None = None
         self._view = TrainingView(job, self._masks(0))
+        self._evaluations: dict[str, Evaluation] = {}
 
     @property
     def shared_stages(self) -> int:
@@ -204,7 +209,7 @@ class Training:
         job, progress = self.job, self.progress
         stage = self._stages[progress.stage]
         begun = time.perf_counter()
-        torch.manual_seed(derive_seed(job.seed, "epoch", progress.stage, progress.epoch))
+        seed_generators(derive_seed(job.seed, "epoch", progress.stage, progress.epoch), job.train.device)
         masks = job.train.everything() if stage.data == "complete" else self._masks(progress.step)
         self._view.masks = masks
         order = torch.randperm(
@@ -263,45 +268,39 @@ class Training:
         self.method.eval()
         self.method.before_evaluation(self._view)
         # A shared stage must not depend on the condition, so it is validated on complete data.
-        conditions = (
-            [Condition("complete", "complete", None, job.valid.everything())]
-            if stage.data == "complete" and not stage.select
-            else job.validation
+        evaluation = self._evaluation(
+            "complete" if stage.data == "complete" and not stage.select else "valid"
         )
         labels = job.valid.labels.cpu().numpy()
-        scores = []
-        losses: list[dict[str, float]] = []
-        for condition in conditions:
-            predicted = predict(self.method, job.valid, condition.masks, job.evaluation_batch, job.precision)
-            scores.append(score(predicted, labels, job.spec, job.metrics))
-            if not losses or losses[0]:  # a stage without validation losses has none in any condition
-                losses.append(self._validation_losses(condition.masks))
+        scores = [score(one, labels, job.spec, job.metrics) for one in evaluation.predict(self.method)]
         result = {name: value for name, value in mean_over(scores).items() if value is not None}
-        for name in losses[0]:
-            result[name] = float(np.mean([one[name] for one in losses]))
+        result |= evaluation.losses(self.method)
         if job.test is not None:
             self._audit(job.test)
         return result
 
-    def _validation_losses(self, masks: Masks) -> dict[str, float]:
-        if type(self.method).validation_losses is Method.validation_losses:
-            return {}  # the method has none: no batch is built
-        means = Means("loss/")
-        with autocast(self.job.valid.device, self.job.precision):
-            for batch in batches_in_order(self.job.valid, masks, self.job.evaluation_batch, labels=True):
-                terms = self.method.validation_losses(batch)
-                if not terms:
-                    return {}
-                means.add(terms, sum(batch.lengths))
-        return means.read()
+    def _evaluation(self, what: Literal["complete", "valid", "test"]) -> Evaluation:
+        """An evaluation of every epoch, with the batches that it keeps."""
+        if what not in self._evaluations:
+            job = self.job
+            split, conditions = job.valid, job.validation
+            if what == "complete":
+                conditions = [Condition("complete", "complete", None, split.everything())]
+            elif what == "test":
+                assert job.test is not None
+                split, conditions = job.test, job.test_conditions
+            self._evaluations[what] = Evaluation(
+                split, conditions, job.evaluation_batch, job.precision, job.joined, _KEPT_BYTES
+            )
+        return self._evaluations[what]
 
     def _audit(self, test: SplitTensors) -> None:
         """Test metrics of the epoch, kept apart from everything that selection reads."""
         job = self.job
         labels = test.labels.cpu().numpy()
         by_condition: dict[str, list[Mapping[str, float | None]]] = {}
-        for condition in job.test_conditions:
-            predicted = predict(self.method, test, condition.masks, job.evaluation_batch, job.precision)
+        predictions = self._evaluation("test").predict(self.method)
+        for condition, predicted in zip(job.test_conditions, predictions, strict=True):
             by_condition.setdefault(condition.name, []).append(
                 score(predicted, labels, job.spec, job.metrics)
             )
@@ -339,7 +338,7 @@ class Training:
     def _start_stage(self) -> None:
         if self.progress.stage >= len(self._stages):
             return
-        torch.manual_seed(derive_seed(self.job.seed, "stage", self.progress.stage))
+        seed_generators(derive_seed(self.job.seed, "stage", self.progress.stage), self.job.train.device)
         self.method.start_stage(self._plan(self.progress.stage))
 
     def _stage_is_over(self) -> bool:
@@ -414,6 +413,17 @@ class TrainingView:
         if balanced and train.level != "dialogues":
             order = order[_alternating(_classes_of(train.labels.cpu()[order], self._job.spec))]
         return train.batch(order[:size], self.masks, labels=True, targets=False)
+
+
+def seed_generators(seed: int, device: torch.device) -> None:
+    """Seeds torch's generators of the CPU and of a device.
+
+    ``torch.manual_seed`` does so for devices of every kind, and where CUDA is not in use it notes the
+    whole stack, every time, for later.
+    """
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.manual_seed_all(seed)
 
 
 def _classes_of(labels: Tensor, spec: DataSpec) -> Tensor:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from .data import DataSource
 
 # Raised by every change of the engine that changes numbers.
-ENGINE_NUMERICS = 1
+ENGINE_NUMERICS = 2
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from sqlalchemy.exc import SQLAlchemyError
 
 from ..engine.deadline import deadline
-from ..engine.evaluation import Condition, Predicted, predict, score
+from ..engine.evaluation import Condition, Evaluation, Predicted, score
 from ..engine.masking import conditions
 from ..engine.run import RunServices, SplitCache, Workshop, build_method, prepare_torch, training_job
 from ..engine.training import Job, Progress, Training
@@ -151,8 +151,8 @@ class Objective:
         progress = Training(job, method, report).run()
         labels = job.valid.labels.cpu().numpy()
         draws: dict[str, list[float]] = {}
-        for condition in job.validation:
-            predicted = predict(method, job.valid, condition.masks, job.evaluation_batch, job.precision)
+        evaluation = Evaluation(job.valid, job.validation, job.evaluation_batch, job.precision, job.joined)
+        for condition, predicted in zip(job.validation, evaluation.predict(method), strict=True):
             value = score(predicted, labels, job.spec, [job.primary])[job.primary]
             if value is None or not np.isfinite(value):
                 raise NoValue(f"{job.primary} is not defined on condition {condition.name!r}")
