@@ -6,7 +6,8 @@ imports mlflow until something is logged, and the engine imports none of this.
 - ``entry``: what MLflow shows of one run folder, as plain values;
 - ``executions``: which runs each call of the command brought, kept beside the results;
 - ``mlflow_store``: the only module that talks to MLflow;
-- ``mirror``: logs runs in the background while others train;
+- ``logger``: a process that logs runs;
+- ``mirror``: hands it runs in the background while others train;
 - ``sync``: brings a whole results folder to a store, and the command for it.
 """
 

@@ -13,9 +13,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from .entry import UnreadableRun, read_entry
 from .executions import Execution, record_mirrored, record_run, record_start
-from .mlflow_store import MlflowStore, is_refusal, reason
+from .logger import CannotLog, LoggerProcess
+from .mlflow_store import reason
 
 _FIRST_PAUSE = 1.0
 _LONGEST_PAUSE = 60.0
@@ -61,8 +61,8 @@ class Mirror:
         mirror.submit(run_folder)   # whenever a run ends
         print(mirror.close())
 
-    MLflow is imported in the thread, when the first run comes: a command that finds everything
-    done pays nothing.
+    A thread hands the runs to a process that has MLflow, and waits for it. It is forked by ``start``
+    and imports MLflow when the first run comes: a command that finds everything done pays nothing.
 
     Args:
         tracking_uri: Where to log; MLflow's own choice if ``None``.
@@ -72,6 +72,7 @@ class Mirror:
         self._tracking_uri = tracking_uri
         self._protocol_folder: Path | None = None
         self._execution = Execution()
+        self._logger: LoggerProcess | None = None
         self._thread: threading.Thread | None = None
         # All below is shared with the thread and changed under the condition only.
         self._changed = threading.Condition()
@@ -91,6 +92,7 @@ class Mirror:
         """
         self._protocol_folder = Path(protocol_folder)
         self._execution = execution or self._execution
+        self._logger = LoggerProcess(self._protocol_folder.parent, self._execution, self._tracking_uri)
 
     def submit(self, run_folder: Path) -> None:
         """Hands over a run folder that is complete; returns at once.
@@ -98,13 +100,16 @@ class Mirror:
         Raises:
             RuntimeError: ``start`` was not called, or ``close`` was.
         """
-        if self._protocol_folder is None or self._closing:
+        if self._protocol_folder is None or self._logger is None or self._closing:
             raise RuntimeError("a mirror takes runs between start() and close()")
         if self._thread is None:
             with suppress(OSError):  # without the journal only the grouping is lost
                 record_start(self._protocol_folder, self._execution)
             self._thread = threading.Thread(
-                target=self._work, args=(self._protocol_folder,), name="mlflow-mirror", daemon=True
+                target=self._work,
+                args=(self._logger, self._protocol_folder),
+                name="mlflow-mirror",
+                daemon=True,
             )
             self._thread.start()
         with suppress(OSError):
@@ -131,7 +136,10 @@ class Mirror:
             problem = self._problem
             if not problem and self._thread is not None and self._thread.is_alive():
                 problem = f"no answer for {timeout:g} s"
-            return MirrorReport(self._logged, waiting, problem, self._uri)
+            report = MirrorReport(self._logged, waiting, problem, self._uri)
+        if self._logger is not None:
+            self._logger.stop()
+        return report
 
     def _join(self, thread: threading.Thread, timeout: float) -> None:
         def progress() -> tuple[int, str]:
@@ -146,38 +154,30 @@ class Mirror:
             if (now := progress()) != last:
                 last, end = now, time.monotonic() + timeout
 
-    def _work(self, protocol_folder: Path) -> None:
-        store: MlflowStore | None = None
-        columns: dict[str, set[str]] = {}
+    def _work(self, logger: LoggerProcess, protocol_folder: Path) -> None:
         pause = _FIRST_PAUSE
         while (folder := self._next()) is not None:
             try:
-                entry = read_entry(folder)
-                if store is None:
-                    store = MlflowStore(protocol_folder.parent, self._tracking_uri)
-                    with self._changed:
-                        self._uri = store.uri
-                store.log(entry, self._execution)
+                logger.log(folder)
+                with self._changed:
+                    self._uri = logger.uri
                 record_mirrored(protocol_folder, folder.name)
-            except Exception as error:
-                if isinstance(error, UnreadableRun) or is_refusal(error):
-                    self._settle(refused=reason(error))
-                elif self._pause(pause, reason(error)):
+            except (CannotLog, OSError) as error:  # the latter of the journal
+                known = isinstance(error, CannotLog)
+                if known and error.refused:
+                    self._settle(refused=str(error))
+                elif self._pause(pause, str(error) if known else reason(error)):
                     pause = min(2 * pause, _LONGEST_PAUSE)
                 else:
                     return
             else:
-                columns.setdefault(entry.experiment, set()).update(entry.columns)
                 pause = _FIRST_PAUSE
                 self._settle()
         try:
-            for experiment, shown in columns.items():
-                assert store is not None
-                store.show(experiment, shown)
-                store.finish(experiment, self._execution, protocol_folder)
-        except Exception as error:
+            logger.finish(protocol_folder)
+        except CannotLog as error:
             with self._changed:
-                self._problem = reason(error)
+                self._problem = str(error)
 
     def _next(self) -> Path | None:
         """The next run to log, still in the queue; ``None`` when all is done."""

@@ -22,6 +22,16 @@ from imer_bench.harness.tracking import Execution, Mirror, add_arguments, run, s
 from imer_bench.harness.tracking.entry import UnreadableRun, read_entry
 from imer_bench.harness.tracking.mlflow_store import MlflowStore
 
+MIRROR = """
+import multiprocessing, os, signal, sys
+from pathlib import Path
+from imer_bench.harness.tracking import Mirror
+mirror = Mirror(sys.argv[2] if len(sys.argv) > 2 else None)
+mirror.start(Path(sys.argv[1]))
+(logger,) = multiprocessing.active_children()
+for folder in (Path(sys.argv[1]) / "runs").iterdir():
+    mirror.submit(folder)
+"""
 SYNC = """
 import sys
 from pathlib import Path
@@ -307,6 +317,47 @@ def test_an_unreachable_server_delays_logging_and_nothing_else(protocol_folder):
     assert waiting(protocol_folder) == []
     (parent,) = logged("execution").values()
     assert parent.data.tags["command"] == "bench.py --protocol mosi_test.toml"
+
+
+def test_training_does_not_wait_for_mlflow_which_has_a_process_of_its_own(protocol_folder):
+    make_run(protocol_folder)
+    code = MIRROR + "assert mirror.close().logged == 1\n" + "sys.exit('mlflow' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code, str(protocol_folder)]).returncode == 0
+
+
+def test_a_logger_that_dies_leaves_its_runs_waiting(protocol_folder):
+    folder = make_run(protocol_folder)
+    code = MIRROR.replace("for folder", "os.kill(logger.pid, signal.SIGKILL)\nfor folder")
+    code += "print(mirror.close())"
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(protocol_folder)], capture_output=True, text=True, timeout=60
+    )
+    assert "1 run waits for `bench.py mlflow sync` (the process that logs to MLflow has ended)" in done.stdout
+    assert (done.returncode, done.stderr) == (0, "")
+    assert waiting(protocol_folder) == [folder.name]
+
+
+def test_the_logger_goes_when_its_command_is_killed(protocol_folder):
+    """Also while it waits for a server that takes the request and never answers."""
+    make_run(protocol_folder)
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        code = MIRROR + "print(logger.pid, flush=True)\nsignal.pause()"
+        uri = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        command = [sys.executable, "-c", code, str(protocol_folder), uri]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        assert process.stdout is not None
+        logger = int(process.stdout.readline())
+        silent.settimeout(60)
+        connection, _ = silent.accept()
+        with connection:
+            process.kill()
+            process.communicate()
+            deadline = time.monotonic() + 10
+            while Path(f"/proc/{logger}").exists() and time.monotonic() < deadline:
+                time.sleep(0.02)
+            assert not Path(f"/proc/{logger}").exists()
 
 
 # The command.
