@@ -32,9 +32,9 @@ def save_state(path: Path, state: Any) -> None:
     Raises:
         TypeError: A leaf is neither a tensor nor a plain value.
     """
-    tensors: dict[str, Tensor] = {}
-    structure = json.dumps(_take_apart(state, tensors))
-    tensors = {name: value.cpu() for name, value in tensors.items()}
+    parts = _Parts()
+    structure = json.dumps(parts.take_apart(state))
+    tensors = {name: value.cpu() for name, value in parts.tensors.items()}
     metadata = {"structure": structure, "checksum": _checksum(structure, tensors)}
     with written_whole(path) as temporary:
         save_file(tensors, temporary, metadata=metadata)
@@ -71,21 +71,38 @@ def _checksum(structure: str, tensors: Mapping[str, Tensor]) -> str:
     return f"{total:08x}"
 
 
-def _take_apart(value: Any, tensors: dict[str, Tensor]) -> Any:
-    if isinstance(value, Tensor):
-        name = f"t{len(tensors)}"
-        # Clones: views and tied tensors share storage, which the format refuses.
-        tensors[name] = value.detach().clone().contiguous()
-        return {"tensor": name}
-    if isinstance(value, dict):
-        return {"dict": [[key, _take_apart(item, tensors)] for key, item in value.items()]}
-    if isinstance(value, list):
-        return {"list": [_take_apart(item, tensors) for item in value]}
-    if isinstance(value, tuple):
-        return {"tuple": [_take_apart(item, tensors) for item in value]}
-    if value is None or isinstance(value, bool | int | float | str):
-        return {"value": value}
-    raise TypeError(f"training state holds a {type(value).__name__}; tensors and plain values only")
+class _Parts:
+    """The tensors of a state, each once."""
+
+    def __init__(self) -> None:
+        self.tensors: dict[str, Tensor] = {}
+        self._names: dict[int, str] = {}
+        self._storages: set[int] = set()
+
+    def take_apart(self, value: Any) -> Any:
+        if isinstance(value, Tensor):
+            return {"tensor": self._name(value)}
+        if isinstance(value, dict):
+            return {"dict": [[key, self.take_apart(item)] for key, item in value.items()]}
+        if isinstance(value, list):
+            return {"list": [self.take_apart(item) for item in value]}
+        if isinstance(value, tuple):
+            return {"tuple": [self.take_apart(item) for item in value]}
+        if value is None or isinstance(value, bool | int | float | str):
+            return {"value": value}
+        raise TypeError(f"training state holds a {type(value).__name__}; tensors and plain values only")
+
+    def _name(self, tensor: Tensor) -> str:
+        if id(tensor) not in self._names:
+            self._names[id(tensor)] = name = f"t{len(self.tensors)}"
+            own = tensor.detach().contiguous()
+            storage = own.untyped_storage()
+            # Views and tied tensors share storage, which the format refuses.
+            if storage.data_ptr() in self._storages or storage.nbytes() != own.nbytes:
+                own = own.clone()
+            self._storages.add(own.untyped_storage().data_ptr())
+            self.tensors[name] = own
+        return self._names[id(tensor)]
 
 
 def _put_together(node: Any, tensors: dict[str, Tensor]) -> Any:

@@ -32,10 +32,25 @@ def test_nested_state_comes_back_as_it_was(tmp_path):
     assert back["index"].tolist() == [0, 2]
 
 
-def test_tied_tensors_are_kept_apart(tmp_path):
+def test_tensors_that_share_memory_come_back_equal(tmp_path):
     weight = torch.randn(2)
-    save_state(tmp_path / "s", {"a": weight, "b": weight})
-    assert torch.equal(load_state(tmp_path / "s")["b"], weight)
+    save_state(tmp_path / "s", {"a": weight, "b": weight.detach(), "c": weight[1:], "d": weight.view(1, 2)})
+    back = load_state(tmp_path / "s")
+    assert torch.equal(back["a"], weight)
+    assert torch.equal(back["b"], weight)
+    assert torch.equal(back["c"], weight[1:])
+    assert torch.equal(back["d"], weight.view(1, 2))
+    back["b"].zero_()
+    assert torch.equal(back["a"], weight), "each is a tensor of its own"
+
+
+def test_a_tensor_that_occurs_twice_is_written_once(tmp_path):
+    weight = torch.randn(10_000)
+    save_state(tmp_path / "once", {"best": weight})
+    save_state(tmp_path / "twice", {"best": weight, "stage_best": weight})
+    sizes = [(tmp_path / name).stat().st_size for name in ("once", "twice")]
+    assert sizes[1] - sizes[0] < 1000
+    assert torch.equal(load_state(tmp_path / "twice")["stage_best"], weight)
 
 
 def test_what_can_not_be_kept_is_refused_and_nothing_is_written(tmp_path):

@@ -1,50 +1,13 @@
 """Batches: what a method sees, and above all what it does not see."""
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
+from toy_split import make_corpus, split_of
 
-from imer_bench.harness.corpus.records import Corpus, FeatureSet, TokenSet
 from imer_bench.harness.engine.masking import draw
 from imer_bench.harness.engine.tensors import SplitTensors, fit_scaling, local_speakers
 from imer_bench.harness.schedules import Fixed, Frames, Random
-
-CPU = torch.device("cpu")
-
-
-def make_corpus(sequences: bool = False, observed: np.ndarray | None = None) -> Corpus:
-    """Nine utterances in three dialogues of 2, 4 and 3."""
-    generator = np.random.default_rng(0)
-    dialogues = ["a"] * 2 + ["b"] * 4 + ["c"] * 3
-    count = len(dialogues)
-    table = pd.DataFrame(
-        {
-            "id": [f"u{row}" for row in range(count)],
-            "dialogue": dialogues,
-            "index": [0, 1, 0, 1, 2, 3, 0, 1, 2],
-            "speaker": list("xyzzyzppq"),
-        }
-    )
-    observed = np.ones((count, 2), bool) if observed is None else observed
-    features = {}
-    for column, (name, dim, length) in enumerate((("text", 3, 4), ("audio", 2, 5))):
-        shape = (count, length, dim) if sequences else (count, dim)
-        values = generator.normal(size=shape).astype(np.float32) + 1
-        lengths = generator.integers(1, length + 1, count) if sequences else None
-        features[name] = FeatureSet(name, "f", values, lengths, observed[:, column])
-    ids = np.arange(count * 4).reshape(count, 4).astype(np.int32) + 10
-    special = np.zeros((count, 4), bool)
-    special[:, 0] = True
-    mask = np.ones((count, 4), bool)
-    mask[:, 3] = False
-    tokens = TokenSet(ids, mask, 1, special, 100)
-    return Corpus("c", table, {}, features, tokens)
-
-
-def split_of(corpus: Corpus, level, **options) -> SplitTensors:
-    rows = np.arange(len(corpus))
-    return SplitTensors(corpus, rows, np.arange(len(corpus), dtype=float), level, CPU, **options)
 
 
 def test_dialogues_are_padded_and_padding_is_told_apart():
