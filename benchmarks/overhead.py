@@ -1,13 +1,13 @@
 """What the harness costs beside the work that no experiment can do without.
 
-Every run is timed from its first to its last line, MLflow's last entry included, and in it the method's own
-work: building the network, every call of its interface (forward, backward, optimiser step, prediction) and
-the metrics of what the protocol evaluates. The rest is the harness's: masks of every epoch, batches,
-selection, checkpoints, files, MLflow. Both are seconds of the same run, so that a machine whose speed drifts
-does not matter much.
+A command with some runs is timed from its first line to its last, MLflow's last entry included, and in it
+the method's own work: building the network, every call of its interface (forward, backward, optimiser step,
+prediction) and the metrics of what the protocol evaluates. The rest is the harness's: masks of every epoch,
+batches, selection, checkpoints, files, MLflow. Both are seconds of the same run, so that a machine whose
+speed drifts does not matter much.
 
 Beside it stands a plain PyTorch loop: the same network, as many steps over batches that lie ready, the same
-predictions and metrics, in the same process and in turns.
+predictions and metrics, in the same process.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from .setting import PROTOCOLS, Seconds, Setting, in_own_process, inside, timed
+from .setting import PROTOCOLS, Setting, in_own_process, inside, timed
 from .table import Figure
 
 if TYPE_CHECKING:
@@ -30,9 +30,9 @@ if TYPE_CHECKING:
     from imer_bench.harness.protocol.plan import Plan, PlannedRun
     from imer_bench.harness.store import Store
 
-METHODS = ("late_fusion", "momke", "gcnet")
+METHODS = ("late_fusion", "momke")
 TARGET = 0.05
-ROUNDS, RUNS = 2, 2  # runs of one command per round
+RUNS = 5  # of one command
 # What the engine calls of a method.
 HOOKS = (
     *("stages", "start_stage", "end_stage", "start_epoch", "end_epoch", "training_step", "predict"),
@@ -42,22 +42,22 @@ HOOKS = (
 
 @dataclass(frozen=True)
 class Shares:
-    """A run's time.
+    """A run's seconds on the clock.
 
     Attributes:
-        whole: From the first to the last line.
-        own: Of it, the method's own work and metrics; only on the clock.
+        whole: A command's time over its runs.
+        own: Of it, the method's own work and metrics.
         plain: The plain loop.
     """
 
-    whole: Seconds
+    whole: float
     own: float
-    plain: Seconds
+    plain: float
 
     @property
     def harness(self) -> float:
-        """Share of the harness in the time on the clock."""
-        return 1 - self.own / self.whole.wall
+        """Share of the harness."""
+        return 1 - self.own / self.whole
 
 
 def measure(setting: Setting) -> list[Figure]:
@@ -70,10 +70,10 @@ def measure(setting: Setting) -> list[Figure]:
             Figure(
                 "Harness beside the method's own work",
                 f"{method}, a run of at most {epochs} epochs, {setting.device}",
-                shares.whole.wall,
+                shares.whole,
                 "s",
                 beside="plain loop",
-                other=shares.plain.wall,
+                other=shares.plain,
                 target=f"harness at most {TARGET:.0%}",
                 met=shares.harness <= TARGET,
                 note=f"harness {shares.harness:.1%}",
@@ -93,32 +93,22 @@ def compare(protocol: str, method: str, epochs: int, device: str) -> Shares:
         PROTOCOLS / f"{protocol}.toml",
         settings=[f"compute.epochs={epochs}", "compute.threads=1"],
         methods=[method],
-        seeds=list(range(1, 2 + RUNS * ROUNDS)),
+        seeds=list(range(RUNS + 1)),
         synthetic=True,
         device=device,
     )
-    warm, rest = plan.runs[:1], plan.runs[1:]
-    rounds = [rest[index * RUNS : (index + 1) * RUNS] for index in range(ROUNDS)]
-    whole: list[Seconds] = []
-    plain: list[Seconds] = []
-    clock = OwnWork(method)
+    warm, runs = plan.runs[:1], plan.runs[1:]
+    own = OwnWork(method)
     with TemporaryDirectory() as folder, inside(folder):
         store = Store(Path(folder) / "results" / protocol)
         store.folder.mkdir(parents=True)
         shop = Workshop(plan.protocol, plan.execution, store, SplitCache(), LanguageModels())
         command(plan, warm, store)  # imports, MLflow's new database
-        for runs in rounds:
-            with clock:
-                whole.append(timed(lambda runs=runs: command(plan, runs, store)))
-            loops = [PlainLoop(run, shop, epochs_of(store, run)) for run in runs]
-            plain.append(timed(lambda loops=loops: [loop.run() for loop in loops]))
-    return Shares(per_run(whole), clock.seconds / len(rest), per_run(plain))
-
-
-def per_run(rounds: Sequence[Seconds]) -> Seconds:
-    """Time of a run, over all rounds."""
-    runs = RUNS * len(rounds)
-    return Seconds(sum(one.wall for one in rounds) / runs, sum(one.cpu for one in rounds) / runs)
+        with own:
+            whole = timed(lambda: command(plan, runs, store))
+        loops = [PlainLoop(run, shop, epochs_of(store, run)) for run in runs]
+        plain = timed(lambda: [loop.run() for loop in loops])
+    return Shares(whole.wall / RUNS, own.seconds / RUNS, plain.wall / RUNS)
 
 
 class OwnWork:
@@ -177,7 +167,13 @@ def command(plan: Plan, runs: Sequence[PlannedRun], store: Store) -> None:
     mirror = Mirror()
     mirror.start(store.folder)
     part = replace(plan, runs=tuple(runs))
-    outcome = execute(part, store, Silent(), on_run=lambda stored: mirror.submit(stored.folder))
+    outcome = execute(
+        part,
+        store,
+        Silent(),
+        on_run=lambda stored: mirror.submit(stored.folder),
+        on_start=mirror.prepare,
+    )
     report = mirror.close(timeout=120)
     assert len(outcome.computed) == len(runs) == report.logged, (outcome.failed, report)
 

@@ -108,6 +108,7 @@ def execute(
     retry: bool = False,
     on_run: Callable[[StoredRun], None] = lambda stored: None,
     workers: Callable[[], Workers] | None = None,
+    on_start: Callable[[], None] = lambda: None,
 ) -> Outcome:
     """Computes every run of a plan that the store does not have.
 
@@ -121,6 +122,7 @@ def execute(
         retry: Repeat runs that failed, diverged or are damaged.
         on_run: Called with every run that enters the store.
         workers: Answers who computes; runs are computed in this process, one by one, if ``None``.
+        on_start: Called before the first run is computed; not if there is none.
 
     Raises:
         UserError: The workers can't work, or the store has runs with other weights of a language model.
@@ -142,6 +144,7 @@ def execute(
     display.begin(len(runs), len(runs) - len(pending))
     if not pending:
         return outcome
+    on_start()
     if workers is None:
         computing = _one_by_one(pending, plan, store, display)
     else:

@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
     display = Quiet() if quiet else Terminal([run for run in part.runs if not run.skip])
     try:
         with display:
-            outcome = execute(part, store, display, args.retry, mirror.submit, workers)
+            outcome = execute(part, store, display, args.retry, mirror.submit, workers, mirror.prepare)
     except BaseException:
         mirror.close(quiet)
         raise
@@ -92,6 +92,10 @@ class _Mirror:
 
         self._mirror = Mirror()
         self._mirror.start(store.folder, Execution(command=" ".join(["bench.py", *sys.argv[1:]])))
+
+    def prepare(self) -> None:
+        if self._mirror is not None:
+            self._mirror.prepare()
 
     def submit(self, stored: StoredRun) -> None:
         if self._mirror is not None:

@@ -206,6 +206,8 @@ def _renamed(source: pd.Categorical, rename: Callable[[str], str]) -> pd.Categor
     used = np.unique(source.codes[source.codes >= 0])
     names = [rename(source.categories[code]) for code in used]
     categories = list(dict.fromkeys(names))
+    if categories == list(source.categories) and isinstance(source.categories.dtype, pd.StringDtype):
+        return source
     table = np.full(len(source.categories) + 1, -1)
     table[used] = [categories.index(name) for name in names]
     return pd.Categorical.from_codes(table[source.codes], categories=pd.Index(categories, dtype="str"))

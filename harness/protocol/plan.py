@@ -9,9 +9,10 @@ from __future__ import annotations
 import importlib.metadata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 from ..corpus.info import DatasetInfo
 from ..corpus.splits import Split
@@ -20,7 +21,16 @@ from ..hashing import address
 from ..record import HyperParameters, MethodInfo
 from ..registry import method_info
 from ..samples import Samples, choose_level, data_spec
-from ..schedules import MASK_VERSION, Complete, Schedule, canonical, check_schedule, parse_schedule, presets
+from ..schedules import (
+    MASK_VERSION,
+    Complete,
+    Schedule,
+    canonical,
+    check_schedule,
+    parse_schedule,
+    presets,
+    read_schedule,
+)
 from ..spec import DataSpec
 from .schema import DataEntry, MethodEntry, Protocol, ScheduleEntry
 
@@ -238,6 +248,12 @@ def _drawn(schedule: Schedule, protocol: Protocol) -> Schedule:
     return schedule.model_copy(update={"draw": protocol.comparison.draw})
 
 
+@cache
+def _torch_version() -> str:
+    """Read without an import of torch."""
+    return importlib.metadata.version("torch")
+
+
 def parse_condition(entry: ScheduleEntry, protocol: Protocol, modalities: Sequence[str]) -> Schedule:
     """One schedule by name (``"random-0.3"``) or as a table."""
     comparison = protocol.comparison
@@ -248,7 +264,7 @@ def parse_condition(entry: ScheduleEntry, protocol: Protocol, modalities: Sequen
                 entry, modalities, comparison.pattern, comparison.draw, literature=protocol.literature
             )
         table = {"literature": protocol.literature, **entry} if entry.get("kind") == "random" else entry
-        schedule: Schedule = TypeAdapter(Schedule).validate_python(table)
+        schedule = read_schedule(table)
         check_schedule(schedule, modalities)
         return canonical(schedule, modalities)
     except ValidationError as error:
@@ -492,7 +508,7 @@ def _method_identity(execution: Execution, run: PlannedRun) -> dict[str, Any]:
         "level": run.spec.level,
         "engine_numerics": ENGINE_NUMERICS,
         "masks": MASK_VERSION,
-        "torch": importlib.metadata.version("torch"),
+        "torch": _torch_version(),
         "device": execution.device,
         "threads": execution.threads,
         "precision": execution.precision,

@@ -22,6 +22,7 @@ from .records import (
     canonical,
     check_schedule,
     pattern_label,
+    read_schedule,
 )
 from .shares import expected_pattern_shares, nominal_rate
 from .summary import MaskSummary, describe, describe_frames
@@ -53,4 +54,5 @@ __all__ = [
     "parse_schedule",
     "pattern_label",
     "presets",
+    "read_schedule",
 ]

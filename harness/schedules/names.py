@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from typing import Any, get_args
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 from .records import (
     LETTERS,
@@ -25,6 +25,7 @@ from .records import (
     canonical,
     check_schedule,
     pattern_label,
+    read_schedule,
 )
 
 _NUMBER = r"(?:\d+\.\d+|\.\d+|\d+)"
@@ -68,7 +69,7 @@ def parse_schedule(
             raise ScheduleError(f"unknown schedule {text!r}; did you mean {near!r}?")
         if fields["kind"] not in ("complete", "fixed"):
             fields["draw"] = draw
-        schedule: Schedule = TypeAdapter(Schedule).validate_python(fields)
+        schedule = read_schedule(fields)
     except ValidationError as error:
         raise ScheduleError(f"schedule {text!r}: {_reason(error)}") from None
     check_schedule(schedule, modalities)

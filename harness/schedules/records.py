@@ -6,10 +6,10 @@ frozen record; the masks themselves are drawn in ``draws`` and ``frames``.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Annotated, ClassVar, Literal
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, field_validator, model_validator
 
 from ..errors import UserError, suggestion
 
@@ -367,6 +367,16 @@ class Frames(_Record):
 
 
 Schedule = Annotated[Complete | Fixed | Random | Imbalanced | Frames, Field(discriminator="kind")]
+_READER: TypeAdapter[Schedule] = TypeAdapter(Schedule)  # a millisecond to make
+
+
+def read_schedule(table: Mapping[str, Any]) -> Schedule:
+    """The schedule of a table with its ``kind``.
+
+    Raises:
+        pydantic.ValidationError: It is none.
+    """
+    return _READER.validate_python(table)
 
 
 def at_epoch(schedule: Schedule, epoch: int) -> Schedule:

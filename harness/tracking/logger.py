@@ -38,9 +38,9 @@ class CannotLog(Exception):
 
 @dataclass(frozen=True)
 class _Request:
-    """What is to be done: log a run's folder, or end the execution."""
+    """What is to be done: open the store, log a run's folder, or end the execution."""
 
-    what: Literal["log", "finish"]
+    what: Literal["prepare", "log", "finish"]
     folder: Path
 
 
@@ -60,7 +60,7 @@ class _Answer:
 
 
 class LoggerProcess:
-    """Logs runs of one execution, one after the other; MLflow is imported when the first one comes.
+    """Logs runs of one execution, one after the other.
 
     The process is forked here, so make it early: before threads and devices are in use. It ends
     with ``stop``, and when this process ends in whatever way.
@@ -89,6 +89,14 @@ class LoggerProcess:
     def uri(self) -> str:
         """The store, or empty while it has not been opened."""
         return self._uri
+
+    def prepare(self) -> None:
+        """Imports MLflow and opens the store.
+
+        Raises:
+            CannotLog: It could not be opened.
+        """
+        self._ask(_Request("prepare", Path()))
 
     def log(self, folder: Path) -> None:
         """Logs a run folder.
@@ -176,6 +184,8 @@ class _Books:
             entry = read_entry(request.folder)
             self._opened().log(entry, self._execution)
             self._columns.setdefault(entry.experiment, set()).update(entry.columns)
+        elif request.what == "prepare":
+            self._opened()
         else:
             for experiment, columns in self._columns.items():
                 self._opened().show(experiment, columns)

@@ -58,11 +58,12 @@ class Mirror:
 
         mirror = Mirror()
         mirror.start(results / protocol, Execution(command))
+        mirror.prepare()            # once it is known that there will be runs
         mirror.submit(run_folder)   # whenever a run ends
         print(mirror.close())
 
-    A thread hands the runs to a process that has MLflow, and waits for it. It is forked by ``start``
-    and imports MLflow when the first run comes: a command that finds everything done pays nothing.
+    A thread hands the runs to a process that has MLflow, and waits for it. The process is forked by
+    ``start`` and imports MLflow later: a command that finds everything done pays nothing.
 
     Args:
         tracking_uri: Where to log; MLflow's own choice if ``None``.
@@ -74,6 +75,7 @@ class Mirror:
         self._execution = Execution()
         self._logger: LoggerProcess | None = None
         self._thread: threading.Thread | None = None
+        self._submitted = False
         # All below is shared with the thread and changed under the condition only.
         self._changed = threading.Condition()
         self._queue: deque[Path] = deque()
@@ -94,8 +96,8 @@ class Mirror:
         self._execution = execution or self._execution
         self._logger = LoggerProcess(self._protocol_folder.parent, self._execution, self._tracking_uri)
 
-    def submit(self, run_folder: Path) -> None:
-        """Hands over a run folder that is complete; returns at once.
+    def prepare(self) -> None:
+        """Imports MLflow and opens the store while the first run trains; returns at once.
 
         Raises:
             RuntimeError: ``start`` was not called, or ``close`` was.
@@ -103,8 +105,6 @@ class Mirror:
         if self._protocol_folder is None or self._logger is None or self._closing:
             raise RuntimeError("a mirror takes runs between start() and close()")
         if self._thread is None:
-            with suppress(OSError):  # without the journal only the grouping is lost
-                record_start(self._protocol_folder, self._execution)
             self._thread = threading.Thread(
                 target=self._work,
                 args=(self._logger, self._protocol_folder),
@@ -112,8 +112,20 @@ class Mirror:
                 daemon=True,
             )
             self._thread.start()
-        with suppress(OSError):
+
+    def submit(self, run_folder: Path) -> None:
+        """Hands over a run folder that is complete; returns at once.
+
+        Raises:
+            RuntimeError: ``start`` was not called, or ``close`` was.
+        """
+        self.prepare()
+        assert self._protocol_folder is not None
+        with suppress(OSError):  # without the journal only the grouping is lost
+            if not self._submitted:
+                record_start(self._protocol_folder, self._execution)
             record_run(self._protocol_folder, self._execution, run_folder.name)
+        self._submitted = True
         with self._changed:
             self._queue.append(Path(run_folder))
             self._changed.notify_all()
@@ -155,6 +167,8 @@ class Mirror:
                 last, end = now, time.monotonic() + timeout
 
     def _work(self, logger: LoggerProcess, protocol_folder: Path) -> None:
+        with suppress(CannotLog):  # the first run will tell
+            logger.prepare()
         pause = _FIRST_PAUSE
         while (folder := self._next()) is not None:
             try:
