@@ -157,7 +157,7 @@ class Method(nn.Module, ABC, Generic[P]):
             return []
         lr = getattr(self.parameters_, "lr", 1e-3)
         decay = getattr(self.parameters_, "weight_decay", 0.0)
-        return [torch.optim.AdamW(trainable, lr=lr, weight_decay=decay)]
+        return [torch.optim.AdamW(trainable, lr=lr, weight_decay=decay, fused=True)]
 
     def start_epoch(self, epoch: int) -> None:
         """Called before the batches of an epoch (counted from 0 within the stage)."""

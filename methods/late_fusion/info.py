@@ -36,4 +36,5 @@ INFO = MethodInfo(
     parameters=LateFusionParameters,
     takes=("vectors",),
     tasks=frozenset({"regression", "binary", "multiclass"}),
+    numerics_version=2,
 )
