@@ -85,9 +85,9 @@ def check_worker_arguments(args: argparse.Namespace) -> None:
     from ..errors import UserError
 
     if args.executor == "ray":
-        from ..executors.cluster import import_ray
+        from ..executors.cluster import cluster_address, import_ray
 
-        import_ray(alone=not (args.ray_address or os.environ.get("RAY_ADDRESS")))
+        import_ray(alone=cluster_address(args.ray_address) is None)
     elif args.ray_address or args.gpu_share is not None:
         option = "--ray-address" if args.ray_address else "--gpu-share"
         raise UserError(f"{option} belongs to --executor ray")

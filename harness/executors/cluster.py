@@ -29,6 +29,11 @@ _AHEAD = 2
 _PASSED_ON = ("IMER_", "HF_", "TRANSFORMERS_", "PYTHONPATH")
 
 
+def cluster_address(given: str | None) -> str | None:
+    """Address of the cluster to join: the one given, else that of ``RAY_ADDRESS``, else none."""
+    return given or os.environ.get("RAY_ADDRESS") or None
+
+
 def import_ray(alone: bool = False) -> Any:
     """Ray.
 
@@ -62,8 +67,8 @@ def connect(address: str | None, cpus: int) -> bool:
     Raises:
         UserError: There is no cluster at this address.
     """
-    address = address or os.environ.get("RAY_ADDRESS")
-    ray = import_ray(alone=not address)
+    address = cluster_address(address)
+    ray = import_ray(alone=address is None)
     if ray.is_initialized():
         return False
     _check_reachable(address)
