@@ -91,6 +91,7 @@ class FixedBatches:
         self._units = torch.arange(len(masks) * split.units).split(batch_size)
         self._room = room
         self._kept: list[tuple[Batch, int]] = []  # with the count of writes into it
+        self._real: np.ndarray | None = None
         once = np.concatenate(split.order) if split.level == "dialogues" else np.arange(len(split))
         self._rows = np.concatenate([once + copy * len(split) for copy in range(len(masks))])
 
@@ -114,19 +115,21 @@ class FixedBatches:
         scores: list[Tensor] = []
         probabilities: list[Tensor] = []
         real: list[Tensor] = []
+        known = self._real is not None
         with autocast(self._split.device, precision):
             for batch in self:
                 prediction = method.predict(batch.without_labels())
-                real.append(batch.real.reshape(-1))
+                if not known:
+                    real.append(batch.real.reshape(-1))
                 if prediction.score is not None:
                     scores.append(prediction.score.reshape(-1))
                 if (classes := prediction.probabilities) is not None:
                     probabilities.append(classes.reshape(-1, classes.shape[-1]))
+        if self._real is None:
+            self._real = torch.cat(real).cpu().numpy()
         # Read from the device once, at the end.
-        kept = torch.cat(real).cpu().numpy()
         return Predicted(
-            _placed(scores, kept, self._rows),
-            _placed(probabilities, kept, self._rows),
+            _placed(scores, self._real, self._rows), _placed(probabilities, self._real, self._rows)
         )
 
 

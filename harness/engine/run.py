@@ -23,6 +23,7 @@ from ..metrics import NonFinitePrediction, mean_over
 from ..protocol.plan import Execution, Plan, PlannedRun
 from ..protocol.schema import Protocol
 from ..registry import method_class
+from ..schedules import Schedule
 from ..store import Store, StoredRun
 from .deadline import deadline
 from .evaluation import Condition, Evaluation, score
@@ -78,12 +79,13 @@ class RunServices:
 
 
 class SplitCache:
-    """The splits of the run before, for the next run that can use them; built when asked for."""
+    """Splits and drawn conditions of the run before, for the next run that can use them."""
 
     def __init__(self) -> None:
         self._key: tuple[Any, ...] = ()
         self._scaling: Scaling | None = None
         self._splits: dict[Part, SplitTensors] = {}
+        self._drawn: dict[Part, tuple[tuple[Any, ...], tuple[Condition, ...]]] = {}
 
     def split(self, run: PlannedRun, device: torch.device, part: Part) -> SplitTensors:
         """Training, validation or test split of a run on a device."""
@@ -91,7 +93,7 @@ class SplitCache:
         key = (id(run.data), run.fold, run.spec.level, str(device), wants_tokens)
         samples, split = run.data.samples, run.data.splits[run.fold]
         if key != self._key:
-            self._key, self._splits = key, {}
+            self._key, self._splits, self._drawn = key, {}, {}
             self._scaling = fit_scaling(samples.corpus, split.train, run.data.entry.scale)
         if part not in self._splits:
             rows = {"train": split.train, "valid": split.valid, "test": split.test}[part]
@@ -100,6 +102,21 @@ class SplitCache:
                 samples.corpus, rows, targets, run.spec.level, device, self._scaling, wants_tokens
             )
         return self._splits[part]
+
+    def conditions(
+        self,
+        run: PlannedRun,
+        device: torch.device,
+        part: Part,
+        schedules: Sequence[Schedule],
+        seeds: Sequence[int],
+    ) -> tuple[Condition, ...]:
+        """The conditions of a split of a run, drawn."""
+        split = self.split(run, device, part)
+        wanted = (*(schedule.model_dump_json() for schedule in schedules), *seeds)
+        if part not in self._drawn or self._drawn[part][0] != wanted:
+            self._drawn[part] = (wanted, conditions(split, schedules, run.data.info.name, seeds))
+        return self._drawn[part][1]
 
 
 @dataclass(frozen=True)
@@ -196,8 +213,9 @@ def make_job(run: PlannedRun, shop: Workshop) -> tuple[Job, tuple[Condition, ...
     """What a run trains on, its test conditions and its test split."""
     protocol = shop.protocol
     job = training_job(run, shop)
-    test = shop.splits.split(run, torch.device(shop.execution.device), "test")
-    tests = conditions(test, run.test, run.data.info.name, protocol.test.mask_seeds)
+    device = torch.device(shop.execution.device)
+    test = shop.splits.split(run, device, "test")
+    tests = shop.splits.conditions(run, device, "test", run.test, protocol.test.mask_seeds)
     # Selection can't read what it isn't given: the test split is part of the job only where the
     # protocol selects on test, openly, or audits selection.
     if protocol.comparison.selection == "test" or protocol.compute.audit:
@@ -216,9 +234,9 @@ def training_job(run: PlannedRun, shop: Workshop, validation: Sequence[Condition
     protocol = shop.protocol
     device = torch.device(shop.execution.device)
     train, valid = (shop.splits.split(run, device, part) for part in ("train", "valid"))
-    name = run.data.info.name
     if validation is None:
-        validation = conditions(valid, run.validation, name, protocol.validation.mask_seeds)
+        seeds = protocol.validation.mask_seeds
+        validation = shop.splits.conditions(run, device, "valid", run.validation, seeds)
     limit = protocol.compute.max_minutes
     return Job(
         spec=run.spec,
@@ -226,7 +244,7 @@ def training_job(run: PlannedRun, shop: Workshop, validation: Sequence[Condition
         train=train,
         valid=valid,
         schedule=run.train,
-        data_set=name,
+        data_set=run.data.info.name,
         validation=validation,
         selection=protocol.comparison.selection,
         primary=protocol.metrics.primary,

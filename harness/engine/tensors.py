@@ -159,6 +159,8 @@ class SplitTensors:
             if values.ndim == 3 and level != "sequences":
                 self._sequences[name] = tensor
                 tensor = masked_mean(tensor, self.frames[name])
+            if level != "sequences":  # a row of zeros in the end, for what is absent
+                tensor = torch.cat([tensor, tensor.new_zeros(1, tensor.shape[1])])
             self._values[name] = tensor
         self.sequence_lengths = {
             name: frames.sum(dim=1).cpu().numpy() for name, frames in self.frames.items()
@@ -268,9 +270,9 @@ class SplitTensors:
             targets: Whether to give the true features of absent modalities.
         """
         group: list[_Place] = []
-        rows = 0
+        rows, stacked = 0, len(masks.available) > len(self)
         for chosen in units:
-            place = self._place(chosen)
+            place = self._place(chosen, stacked)
             if group and rows + place.size > self._rows_at_once:
                 yield from self._cut(group, masks, labels, targets)
                 group, rows = [], 0
@@ -279,14 +281,16 @@ class SplitTensors:
         if group:
             yield from self._cut(group, masks, labels, targets)
 
-    def _place(self, units: Tensor) -> _Place:
+    def _place(self, units: Tensor, stacked: bool) -> _Place:
         if self._dialogue_rows is None:
             return _Place(units, (1,) * len(units))
-        dialogues = units % len(self.order)
+        dialogues = units % len(self.order) if stacked else units
         lengths = tuple(len(self.order[dialogue]) for dialogue in dialogues.tolist())
         rows = self._dialogue_rows[dialogues, : max(lengths)]
-        times_before = units // len(self.order)
-        return _Place(torch.where(rows < 0, -1, rows + len(self) * times_before[:, None]), lengths)
+        if stacked:
+            before = len(self) * (units // len(self.order))
+            rows = torch.where(rows < 0, -1, rows + before[:, None])
+        return _Place(rows, lengths)
 
     def _cut(self, group: Sequence[_Place], masks: Masks, labels: bool, targets: bool) -> Iterator[Batch]:
         """Gathers the rows of a group of batches and cuts them apart."""
@@ -321,24 +325,27 @@ class SplitTensors:
         true: dict[str, Tensor] = {}
         frames: dict[str, Tensor] = {}
         kept: dict[str, Tensor] = {}
+        nothing = len(self)  # the row of zeros
         for index, name in enumerate(self.modalities):
-            values = self._values[name].index_select(0, safe)
-            present = available[:, index, None]
+            values, present = self._values[name], available[:, index]
             if self.level == "sequences":
                 valid = self.frames[name][safe]
-                seen = valid & present
+                seen = valid & present[:, None]
                 if masks.frames is not None:
                     seen = seen & masks.frames[name][masked]
                 frames[name], kept[name] = valid, seen
+                features[name] = values.index_select(0, safe)
                 if targets:
-                    true[name] = values.clone()
-                features[name] = values.masked_fill_(~seen[..., None], 0.0)
+                    true[name] = features[name].clone()
+                features[name].masked_fill_(~seen[..., None], 0.0)
                 continue
             if targets:
-                true[name] = torch.where(real[:, None], values, 0.0)
+                true[name] = values.index_select(0, torch.where(real, safe, nothing))
             if masks.pooled is not None and name in masks.pooled:
-                values = masks.pooled[name].index_select(0, masked)
-            features[name] = values.masked_fill_(~present, 0.0)
+                pooled = masks.pooled[name].index_select(0, masked)
+                features[name] = pooled.masked_fill_(~present[:, None], 0.0)
+            else:
+                features[name] = values.index_select(0, torch.where(present, safe, nothing))
         token_ids = token_mask = None
         if self._tokens is not None:
             token_ids, token_mask = self._token_batch(safe, masked, available, masks)

@@ -191,7 +191,7 @@ class Training:
             if self._checkpoint is not None and now - saved >= max(self._every, pause):
                 save_state(self._checkpoint, self._state())
                 saved = time.perf_counter()
-                pause = 100 * (saved - now) if self._every else 0.0  # about a hundredth of the time
+                pause = 200 * (saved - now) if self._every else 0.0  # half a hundredth of the time
             limit = self.job.max_seconds
             if limit is not None and self.progress.seconds > limit:
                 raise TimeLimit(f"time limit of {limit / 60:g} minutes reached in epoch {self.progress.step}")

@@ -154,7 +154,7 @@ class ComputeEntry(Section):
         threads: CPU threads of one run.
         precision: ``"float32"`` or ``"bf16"`` (autocast).
         audit: Record test metrics of every epoch where selection can't read them.
-        checkpoint_seconds: At most this much work is lost to a kill, or an epoch, or a hundred times
+        checkpoint_seconds: At most this much work is lost to a kill, or an epoch, or 200 times
             what writing a checkpoint takes; they are written after an epoch.
     """
 

@@ -41,7 +41,7 @@ def test_absent_content_never_reaches_a_batch(level, sequences):
     assert not masks.available.all()
     poisoned = split_of(corpus, level)
     for column, name in enumerate(poisoned.modalities):
-        poisoned._values[name][~masks.available[:, column]] = torch.nan
+        poisoned._values[name][: len(poisoned)][~masks.available[:, column]] = torch.nan
     dirty, _ = batch_of(poisoned)
     for name in clean.features:
         assert torch.equal(clean.features[name], dirty.features[name])
