@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -72,6 +73,9 @@ def batches_in_order(
     return split.batches(torch.arange(split.units).split(batch_size), masks, labels=labels, targets=targets)
 
 
+_State: TypeAlias = list[tuple[int, int]]
+
+
 class FixedBatches:
     """Labelled batches of a split under masks that stay the same, in their fixed order.
 
@@ -90,13 +94,13 @@ class FixedBatches:
         self._masks = split.stacked(masks)
         self._units = torch.arange(len(masks) * split.units).split(batch_size)
         self._room = room
-        self._kept: list[tuple[Batch, int]] = []  # with the count of writes into it
+        self._kept: list[tuple[Batch, _State]] = []
         self._real: np.ndarray | None = None
         once = np.concatenate(split.order) if split.level == "dialogues" else np.arange(len(split))
         self._rows = np.concatenate([once + copy * len(split) for copy in range(len(masks))])
 
     def __iter__(self) -> Iterator[Batch]:
-        if any(_writes(batch) != writes for batch, writes in self._kept):
+        if any(_state(batch) != state for batch, state in self._kept):
             self._kept, self._room = [], 0
         for batch, _ in self._kept:
             yield batch
@@ -106,7 +110,7 @@ class FixedBatches:
             # Only what comes first: batches are kept in their order.
             self._room = self._room - taken if taken <= self._room else 0
             if self._room:
-                self._kept.append((batch, _writes(batch)))
+                self._kept.append((batch, _state(batch)))
             yield batch
 
     @torch.no_grad()
@@ -204,9 +208,9 @@ def _tensors(batch: Batch) -> Iterator[Tensor]:
             yield from value.values()
 
 
-def _writes(batch: Batch) -> int:
-    """How often tensors of a batch, or others that share their memory, were written into."""
-    return sum(tensor._version for tensor in _tensors(batch))
+def _state(batch: Batch) -> _State:
+    """Which tensors a batch has, and how often they, or others that share their memory, were written into."""
+    return [(id(tensor), tensor._version) for tensor in _tensors(batch)]
 
 
 def _placed(values: Sequence[Tensor], real: np.ndarray, rows: np.ndarray) -> np.ndarray | None:
