@@ -103,7 +103,7 @@ def _guided(args: argparse.Namespace, folder: Path) -> None:
         "-max_len=65536",
         f"-artifact_prefix={folder.parent}/",
         "-rss_limit_mb=0",
-        "-timeout=0",
+        "-timeout=100000",  # of atheris; 0 would be a second. Hangs are noticed by the bench.
         "-verbosity=0",
     ]
     atheris.Setup([sys.argv[0], *options, str(corpus)], one, custom_mutator=mutate)
