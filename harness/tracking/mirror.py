@@ -141,12 +141,12 @@ class Mirror:
         with self._changed:
             self._closing = True
             self._changed.notify_all()
-        if self._thread is not None:
+        if self._thread is not None and self._submitted:  # else there is nothing to wait for
             self._join(self._thread, timeout)
         with self._changed:
             waiting = (*self._refused, *(folder.name for folder in self._queue))
             problem = self._problem
-            if not problem and self._thread is not None and self._thread.is_alive():
+            if not problem and self._submitted and self._thread is not None and self._thread.is_alive():
                 problem = f"no answer for {timeout:g} s"
             report = MirrorReport(self._logged, waiting, problem, self._uri)
         if self._logger is not None:

@@ -325,6 +325,18 @@ def test_training_does_not_wait_for_mlflow_which_has_a_process_of_its_own(protoc
     assert subprocess.run([sys.executable, "-c", code, str(protocol_folder)]).returncode == 0
 
 
+def test_without_a_run_there_is_nothing_to_wait_for(protocol_folder):
+    """Ctrl-C in the first second does not wait until MLflow is imported."""
+    code = MIRROR + "mirror.prepare()\nreport = mirror.close()\n"
+    code += "print(report, logger.exitcode)\nassert report.logged == 0 and not report.waiting"
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(protocol_folder)], capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, " -9\n", "")
+    assert waiting(protocol_folder) == []
+    assert sync(protocol_folder).failed == ()
+
+
 def test_a_logger_that_dies_leaves_its_runs_waiting(protocol_folder):
     folder = make_run(protocol_folder)
     code = MIRROR.replace("for folder", "os.kill(logger.pid, signal.SIGKILL)\nfor folder")
