@@ -10,12 +10,14 @@ from __future__ import annotations
 import heapq
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from contextlib import suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Annotated, Any
 
 from filelock import FileLock
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from .files import write_json
 from .protocol.plan import Execution, PlannedRun
@@ -23,6 +25,9 @@ from .protocol.plan import Execution, PlannedRun
 _FILE = "costs.json"
 # Runs of one row on one data set that are remembered; their mean is what counts.
 _REMEMBERED = 5
+# The file lies open in the results folder: what no run can have cost is passed over.
+_Count = Annotated[int, Field(strict=True, ge=0, le=10**9)]
+_Amount = Annotated[float, Field(strict=True, ge=0, le=1e9, allow_inf_nan=False)]
 
 
 @dataclass(frozen=True)
@@ -44,18 +49,23 @@ class Cost:
         memory_mib: Peak memory: of the process, or on CUDA of the device.
     """
 
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
     method: str
     variant: str
     data_set: str
-    utterances: int
-    epochs: int
+    utterances: _Count
+    epochs: _Count
     device: str
     device_name: str
-    threads: int
+    threads: _Count
     precision: str
-    epoch_s: float
-    rest_s: float
-    memory_mib: float
+    epoch_s: _Amount
+    rest_s: _Amount
+    memory_mib: _Amount
+
+
+_READER = TypeAdapter(Cost)
 
 
 @dataclass(frozen=True)
@@ -121,14 +131,15 @@ def read_costs(folders: Iterable[Path]) -> tuple[Cost, ...]:
     Args:
         folders: Folders ``results/<protocol>``.
     """
-    names = {field.name for field in fields(Cost)}
     found: list[Cost] = []
     for folder in folders:
         try:
             rows = json.loads((folder / _FILE).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             continue
-        found += [Cost(**row) for row in rows if isinstance(row, dict) and row.keys() == names]
+        for row in rows if isinstance(rows, list) else ():
+            with suppress(ValidationError):
+                found.append(_READER.validate_python(row))
     return tuple(found)
 
 

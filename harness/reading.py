@@ -162,6 +162,7 @@ def read_arrow(path: Path) -> pa.Table:
             dictionaries = pq.ParquetFile(path, read_dictionary=text)
         with dictionaries as file:
             table = file.read(columns=flat, use_threads=False)
+            table.validate(full=True)  # what is to be text may be no UTF-8
             return _plain_text(table, text, size)
     except Unreadable:
         raise
