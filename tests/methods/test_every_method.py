@@ -100,9 +100,9 @@ def test_absent_content_can_not_matter(tmp_path, models, name):
         masks = draw(job.valid, Fixed(kind="fixed", available=("text",)), job.data_set, seed=0)
         if poison:
             if not job.targets:
-                job.train._values["vision"].fill_(torch.nan)
+                job.train._values["vision"][: len(job.train)] = torch.nan
             for modality in ("audio", "vision"):
-                job.valid._values[modality].fill_(torch.nan)
+                job.valid._values[modality][: len(job.valid)] = torch.nan
         training.job = replace(job, validation=(replace(job.validation[0], masks=masks),))
         progress = training.run()
         predicted = predict(method, job.valid, masks, job.evaluation_batch, "float32")
