@@ -103,6 +103,7 @@ def test_a_killed_machine_loses_nothing_and_doubles_nothing(tmp_path):
     plan = tiny_plan(
         tmp_path,
         "compute.epochs=150",
+        "compute.patience=100000",  # no run ends before the machine does
         "compute.checkpoint_seconds=0",
         "train.seeds=[1, 2, 3]",
         extra=SEVERAL,
@@ -115,11 +116,21 @@ def test_a_killed_machine_loses_nothing_and_doubles_nothing(tmp_path):
         killed = []
 
         class Kills(Notes):
+            """Kills a machine when each has one run that has left a checkpoint."""
+
+            def __init__(self):
+                super().__init__()
+                self.steps = {}
+
             def epoch_done(self, run, stage, step, loss):
-                super().epoch_done(run, stage, step, loss)
-                if not killed and self.epochs > 20:
+                self.steps[run.address] = step
+                if not killed and sum(step > 2 for step in self.steps.values()) == len(nodes):
                     killed.append(time.monotonic())
                     cluster.remove_node(nodes[0], allow_graceful=False)
+
+            def run_ended(self, run, stored):
+                super().run_ended(run, stored)
+                self.steps.pop(run.address, None)
 
         display = Kills()
         request = PlanRequest.of(plan, two.folder)
