@@ -5,7 +5,6 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-import threading
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
@@ -186,11 +185,12 @@ def serve(connection: Connection, request: PlanRequest, environment: dict[str, s
     os.environ.clear()
     os.environ.update(environment)
     from ..errors import UserError
+    from ..signals import end_with_parent
     from .worker import Worker
 
     # Ctrl-C reaches the whole terminal; the command decides what becomes of its workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
 
     def tell(event: Event) -> None:
         try:
@@ -212,10 +212,3 @@ def serve(connection: Connection, request: PlanRequest, environment: dict[str, s
             tell(Unable("data, methods or versions have changed since the command began; start it again"))
             return
         tell(worker.work(address, tell))
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)

@@ -10,15 +10,14 @@ import multiprocessing
 import os
 import signal
 import sys
-import threading
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from queue import SimpleQueue
 from typing import Literal
 
+from ..signals import end_with_parent
 from .entry import UnreadableRun, read_entry
 from .executions import Execution
 from .mlflow_store import MlflowStore, is_refusal, reason
@@ -76,7 +75,7 @@ class LoggerProcess:
         # Apple's libraries don't survive a fork.
         context = multiprocessing.get_context("spawn" if sys.platform == "darwin" else "fork")
         self._connection, theirs = context.Pipe()
-        arguments = (theirs, self._connection, results, execution, tracking_uri)
+        arguments = (theirs, results, execution, tracking_uri)
         self._process: BaseProcess = context.Process(
             target=_serve, args=arguments, name="imer-mlflow", daemon=True
         )
@@ -133,7 +132,6 @@ class LoggerProcess:
 
 def _serve(
     connection: Connection,
-    other_end: Connection,
     results: Path,
     execution: Execution,
     tracking_uri: str | None,
@@ -144,28 +142,16 @@ def _serve(
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    other_end.close()  # else its end would never be seen
-    requests: SimpleQueue[_Request] = SimpleQueue()
-    threading.Thread(target=_listen, args=(connection, requests), daemon=True).start()
+    end_with_parent()  # a run that is half logged is logged again by the next sync
     books = _Books(results, execution, tracking_uri)
     while True:
-        request = requests.get()
+        request = connection.recv()
         try:
             answer = books.take(request)
         except Exception as error:
             refused = isinstance(error, UnreadableRun) or is_refusal(error)
             answer = _Answer(books.uri, reason(error), refused)
         connection.send(answer)
-
-
-def _listen(connection: Connection, requests: SimpleQueue[_Request]) -> None:
-    """Passes requests on, and ends the process at once when nobody can ask any more."""
-    while True:
-        try:
-            requests.put(connection.recv())
-        except (EOFError, OSError):
-            # A run that is half logged is logged again by the next sync.
-            os._exit(0)
 
 
 class _Books:
