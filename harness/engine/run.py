@@ -223,20 +223,18 @@ def make_job(run: PlannedRun, shop: Workshop) -> tuple[Job, tuple[Condition, ...
     return job, tests, test
 
 
-def training_job(run: PlannedRun, shop: Workshop, validation: Sequence[Condition] | None = None) -> Job:
+def training_job(run: PlannedRun, shop: Workshop) -> Job:
     """What a run trains and validates on; the test split is not touched.
 
     Args:
         run: The run.
         shop: What the runs of this process share.
-        validation: Its validation conditions, where they are drawn already.
     """
     protocol = shop.protocol
     device = torch.device(shop.execution.device)
     train, valid = (shop.splits.split(run, device, part) for part in ("train", "valid"))
-    if validation is None:
-        seeds = protocol.validation.mask_seeds
-        validation = shop.splits.conditions(run, device, "valid", run.validation, seeds)
+    seeds = protocol.validation.mask_seeds
+    validation = shop.splits.conditions(run, device, "valid", run.validation, seeds)
     limit = protocol.compute.max_minutes
     return Job(
         spec=run.spec,

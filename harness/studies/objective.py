@@ -17,7 +17,6 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from ..engine.deadline import deadline
 from ..engine.evaluation import Condition, Evaluation, Predicted, score
-from ..engine.masking import conditions
 from ..engine.run import RunServices, SplitCache, Workshop, build_method, prepare_torch, training_job
 from ..engine.training import Job, Progress, Training
 from ..files import CannotWrite, written_whole
@@ -68,7 +67,6 @@ class Objective:
         # Nothing of a trial enters the protocol's store.
         store = Store(folder)
         self._shop = Workshop(plan.protocol, plan.execution, store, SplitCache(), LanguageModels())
-        self._masks: dict[str, Sequence[Condition]] = {}
 
     def __call__(self, trial: optuna.Trial) -> float | list[float]:
         """Runs a trial.
@@ -134,7 +132,7 @@ class Objective:
     def _train_one(
         self, trial: optuna.Trial, trained: Trained, index: int, run: PlannedRun, device: torch.device
     ) -> None:
-        job = training_job(run, self._shop, self._validation(run, device))
+        job = training_job(run, self._shop)
         method = build_method(run, RunServices(run.seed, device, self._shop.models))
 
         before = trained.epochs
@@ -175,14 +173,6 @@ class Objective:
         trial.report(float(np.mean(values)), step)
         if trial.user_attrs.get(SETTING) != BASE and trial.should_prune():
             raise optuna.TrialPruned
-
-    def _validation(self, run: PlannedRun, device: torch.device) -> Sequence[Condition]:
-        """Validation masks, which are the same for every trial."""
-        if run.train.name not in self._masks:
-            valid = self._shop.splits.split(run, device, "valid")
-            seeds = self.plan.protocol.validation.mask_seeds
-            self._masks[run.train.name] = conditions(valid, run.validation, run.data.info.name, seeds)
-        return self._masks[run.train.name]
 
     def _finish(self, trial: optuna.Trial, trained: Trained) -> float | list[float]:
         plan = self.plan
