@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -15,6 +14,7 @@ from ..batch import Batch
 from ..method import Method
 from ..metrics import Outcome, evaluate
 from ..spec import DataSpec
+from .calls import Call, Work, alone
 from .means import Means
 from .tensors import Masks, SplitTensors
 
@@ -57,13 +57,6 @@ class Predicted:
         """The predictions of some rows."""
         score = None if self.score is None else self.score[first:end]
         return Predicted(score, None if self.probabilities is None else self.probabilities[first:end])
-
-
-def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
-    """The precision of forward passes: float32, or bf16 where it is safe."""
-    if precision == "bf16":
-        return torch.autocast(device.type, dtype=torch.bfloat16)
-    return nullcontext()
 
 
 def batches_in_order(
@@ -113,22 +106,20 @@ class FixedBatches:
                 self._kept.append((batch, _state(batch)))
             yield batch
 
-    @torch.no_grad()
-    def predict(self, method: Method, precision: str) -> Predicted:
+    def predict(self, method: Method, precision: str) -> Work[Predicted]:
         """Predictions of a method in evaluation mode, in row order, masks one after the other."""
         scores: list[Tensor] = []
         probabilities: list[Tensor] = []
         real: list[Tensor] = []
         known = self._real is not None
-        with autocast(self._split.device, precision):
-            for batch in self:
-                prediction = method.predict(batch.without_labels())
-                if not known:
-                    real.append(batch.real.reshape(-1))
-                if prediction.score is not None:
-                    scores.append(prediction.score.reshape(-1))
-                if (classes := prediction.probabilities) is not None:
-                    probabilities.append(classes.reshape(-1, classes.shape[-1]))
+        for batch in self:
+            prediction = yield Call("predict", method, batch.without_labels(), precision)
+            if not known:
+                real.append(batch.real.reshape(-1))
+            if prediction.score is not None:
+                scores.append(prediction.score.reshape(-1))
+            if (classes := prediction.probabilities) is not None:
+                probabilities.append(classes.reshape(-1, classes.shape[-1]))
         if self._real is None:
             self._real = torch.cat(real).cpu().numpy()
         # Read from the device once, at the end.
@@ -168,36 +159,34 @@ class Evaluation:
         self._split = split
         self._precision = precision
 
-    def predict(self, method: Method) -> list[Predicted]:
+    def predict(self, method: Method) -> Work[list[Predicted]]:
         """Predictions under every condition."""
         size = len(self._split)
-        found = []
+        found: list[Predicted] = []
         for batches in self._batches:
-            joined = batches.predict(method, self._precision)
+            joined = yield from batches.predict(method, self._precision)
             found += [joined.part(first, first + size) for first in range(0, len(joined), size)]
         return found
 
-    @torch.no_grad()
-    def losses(self, method: Method) -> dict[str, float]:
+    def losses(self, method: Method) -> Work[dict[str, float]]:
         """Validation losses by name, ``loss/...``, averaged over conditions; empty if the method has none."""
         if type(method).validation_losses is Method.validation_losses:
             return {}
         rows: list[dict[str, float]] = []
-        with autocast(self._split.device, self._precision):
-            for batches in self._batches:
-                means = Means("loss/")
-                for batch in batches:
-                    terms = method.validation_losses(batch)
-                    if not terms:  # none in this stage, so none in any batch
-                        return {}
-                    means.add(terms, sum(batch.lengths))
-                rows.append(means.read())
+        for batches in self._batches:
+            means = Means("loss/")
+            for batch in batches:
+                terms = yield Call("validation_losses", method, batch, self._precision)
+                if not terms:  # none in this stage, so none in any batch
+                    return {}
+                means.add(terms, sum(batch.lengths))
+            rows.append(means.read())
         return {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
 
 
 def predict(method: Method, split: SplitTensors, masks: Masks, batch_size: int, precision: str) -> Predicted:
     """Predictions of a method in evaluation mode for every utterance of a split, in row order."""
-    return FixedBatches(split, [masks], batch_size).predict(method, precision)
+    return alone(FixedBatches(split, [masks], batch_size).predict(method, precision))
 
 
 def _tensors(batch: Batch) -> Iterator[Tensor]:

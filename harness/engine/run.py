@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-import time
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,7 +25,7 @@ from ..protocol.schema import Protocol
 from ..registry import method_class
 from ..schedules import Schedule
 from ..store import Store, StoredRun
-from .deadline import deadline
+from .calls import Lane, Work, alone
 from .evaluation import Condition, Evaluation, score
 from .masking import conditions
 from .record import (
@@ -139,10 +139,7 @@ class Workshop:
 
 
 def compute(run: PlannedRun, shop: Workshop, report: Report | None = None) -> StoredRun:
-    """Trains and tests a run and publishes it, also when it fails.
-
-    A failure (an exception of the method, a loss that is not finite, memory, the time limit) is
-    recorded; an interruption and a folder that takes no files leave the checkpoint for the next time.
+    """Trains and tests a run and publishes it, also when it fails; see ``computing``.
 
     Args:
         run: The run; its address is claimed by the caller.
@@ -153,18 +150,33 @@ def compute(run: PlannedRun, shop: Workshop, report: Report | None = None) -> St
         KeyboardInterrupt: The run was interrupted.
         CannotWrite: The results folder takes no files.
     """
-    work = shop.store.work_folder(run.address)
-    started = datetime.now(UTC)
-    begun = time.perf_counter()
-    record = run_record(run, shop.protocol, shop.execution, started)
     reset_peak_memory(shop.execution.device)
+    with own_random_state(shop.execution.device):
+        return alone(computing(run, shop, report, Lane()))
+
+
+def computing(run: PlannedRun, shop: Workshop, report: Report | None, lane: Lane) -> Work[StoredRun]:
+    """The work of training, testing and publishing a run.
+
+    A failure (an exception of the method, a loss that is not finite, memory, the time limit) is
+    recorded; an interruption and a folder that takes no files leave the checkpoint for the next time.
+
+    Args:
+        run: The run; its address is claimed by the caller.
+        shop: What the runs of this process share.
+        report: Called after every epoch.
+        lane: Shows where the run stands.
+    """
+    work = shop.store.work_folder(run.address)
+    begun = lane.now()
+    record = run_record(run, shop.protocol, shop.execution, datetime.now(UTC))
     try:
         status, error = "finished", None
-        with deadline(shop.protocol.compute.max_minutes):
-            results = _train_and_test(run, shop, work, report)
+        with lane.deadline(shop.protocol.compute.max_minutes):
+            results = yield from _train_and_test(run, shop, work, report, lane)
         record["timings"].update(results.pop("timings"))
         record.update(results)
-    except (KeyboardInterrupt, CannotWrite):
+    except (KeyboardInterrupt, CannotWrite, GeneratorExit):
         raise
     except (Diverged, NonFinitePrediction) as problem:
         status, error = "diverged", _error(problem)
@@ -172,7 +184,12 @@ def compute(run: PlannedRun, shop: Workshop, report: Report | None = None) -> St
         status, error = "failed", _error(problem)
     if error is not None:
         free_memory(shop.execution.device)
-    return _publish(run, shop.store, work, record, status, error, begun)
+    return _publish(run, shop.store, work, record, status, error, lane.now() - begun)
+
+
+def own_random_state(device: str) -> AbstractContextManager[None]:
+    """Leaves torch's generators as they were."""
+    return torch.random.fork_rng(devices=[torch.device(device)] if device == "cuda" else [])
 
 
 def record_failure(run: PlannedRun, plan: Plan, store: Store, problem: Exception) -> StoredRun:
@@ -184,9 +201,8 @@ def record_failure(run: PlannedRun, plan: Plan, store: Store, problem: Exception
         store: Where it goes.
         problem: Why there is no result.
     """
-    begun = time.perf_counter()
     record = run_record(run, plan.protocol, plan.execution, datetime.now(UTC))
-    return _publish(run, store, store.work_folder(run.address), record, "failed", _error(problem), begun)
+    return _publish(run, store, store.work_folder(run.address), record, "failed", _error(problem), 0.0)
 
 
 def _publish(
@@ -196,12 +212,12 @@ def _publish(
     record: dict[str, Any],
     status: str,
     error: dict[str, str] | None,
-    begun: float,
+    seconds: float,
 ) -> StoredRun:
     record["status"], record["error"] = status, error
     timings = record["timings"]
     timings["finished"] = datetime.now(UTC).isoformat()
-    timings["wall_s"] = round(time.perf_counter() - begun, 4)
+    timings["wall_s"] = round(seconds, 4)
     record["peak_memory_mib"] = peak_memory(record["environment"]["device"])
     (work / "checkpoint.safetensors").unlink(missing_ok=True)
     for leftover in work.glob(".*.part"):
@@ -282,21 +298,22 @@ def build_method(run: PlannedRun, services: RunServices) -> Method:
     return method_class(run.variant.info)(run.spec, run.parameters, services).to(services.device)
 
 
-def _train_and_test(run: PlannedRun, shop: Workshop, work: Path, report: Report | None) -> dict[str, Any]:
+def _train_and_test(
+    run: PlannedRun, shop: Workshop, work: Path, report: Report | None, lane: Lane
+) -> Work[dict[str, Any]]:
     protocol = shop.protocol
     prepare_torch(shop.execution)
-    device = torch.device(shop.execution.device)
     job, tests, test = make_job(run, shop)
-    services = RunServices(run.seed, device, shop.models)
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        method = build_method(run, services)
-        shop.store.hold_to_language_models(services.pretrained)
-        checkpoint, every = work / "checkpoint.safetensors", protocol.compute.checkpoint_seconds
-        training = Training(job, method, report, checkpoint, every)
-        progress = _run_with_shared_stages(training, run, shop)
-        begun = time.perf_counter()
-        evaluation = Evaluation(test, tests, job.evaluation_batch, job.precision, job.joined)
-        predictions = list(zip(tests, evaluation.predict(method), strict=True))
+    services = RunServices(run.seed, torch.device(shop.execution.device), shop.models)
+    method = build_method(run, services)
+    shop.store.hold_to_language_models(services.pretrained)
+    checkpoint, every = work / "checkpoint.safetensors", protocol.compute.checkpoint_seconds
+    training = Training(job, method, report, checkpoint, every, lane)
+    progress = yield from _run_with_shared_stages(training, run, shop)
+    begun = lane.now()
+    evaluation = Evaluation(test, tests, job.evaluation_batch, job.precision, job.joined)
+    found = yield from evaluation.predict(method)
+    predictions = list(zip(tests, found, strict=True))
     labels = test.labels.cpu().numpy()
     by_condition: dict[str, list[dict[str, float | None]]] = {}
     for condition, predicted in predictions:
@@ -326,21 +343,21 @@ def _train_and_test(run: PlannedRun, shop: Workshop, work: Path, report: Report 
         "timings": {
             "train_s": round(progress.train_seconds, 4),
             "validate_s": round(progress.evaluate_seconds, 4),
-            "test_s": round(time.perf_counter() - begun, 4),
+            "test_s": round(lane.now() - begun, 4),
             "training_s": round(progress.seconds, 4),
         },
     }
 
 
-def _run_with_shared_stages(training: Training, run: PlannedRun, shop: Workshop) -> Progress:
+def _run_with_shared_stages(training: Training, run: PlannedRun, shop: Workshop) -> Work[Progress]:
     """Leading stages that don't depend on the condition are trained once and branched from."""
     if not training.shared_stages:
-        return training.run()
+        return (yield from training.work())
     shared = shop.store.stage_file(run.stage_address)
     if shared.is_file():
-        return training.run(shared)
+        return (yield from training.work(shared))
     with shop.store.claim(f"stage-{run.stage_address}", wait=True):
-        return training.run(shared)
+        return (yield from training.work(shared))
 
 
 def prepare_torch(execution: Execution) -> None:

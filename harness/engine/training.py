@@ -7,7 +7,6 @@ run that continues from an epoch's checkpoint needs no generator state and ends 
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,9 +21,10 @@ from ..method import Method, Stage, StagePlan
 from ..metrics import mean_over
 from ..schedules import Schedule
 from ..spec import DataSpec
+from .calls import Call, Lane, Work, alone
 from .checkpoint import DamagedState, load_state, save_state
 from .deadline import TimeLimit
-from .evaluation import Condition, Evaluation, autocast, batches_in_order, score
+from .evaluation import Condition, Evaluation, batches_in_order, score
 from .masking import draw
 from .means import Means
 from .tensors import Masks, SplitTensors
@@ -129,6 +129,7 @@ class Training:
         report: Called after every epoch.
         checkpoint: File of the checkpoint; ``None``: none is written.
         checkpoint_seconds: Least time between two checkpoints; longer where writing one takes long.
+        lane: Shows where the training stands to who carries out its calls.
     """
 
     def __init__(
@@ -138,6 +139,7 @@ class Training:
         report: Report | None = None,
         checkpoint: Path | None = None,
         checkpoint_seconds: float = 0.0,
+        lane: Lane | None = None,
     ) -> None:
         self.job = job
         self.method = method
@@ -147,6 +149,7 @@ class Training:
         self._report = report
         self._checkpoint = checkpoint
         self._every = checkpoint_seconds
+        self._lane = lane or Lane()
         self._best: dict[str, Tensor] | None = None
         self._stage_best: dict[str, Tensor] | None = None
         self._view = TrainingView(job, self._masks(0))
@@ -163,7 +166,11 @@ class Training:
         return count
 
     def run(self, shared: Path | None = None) -> Progress:
-        """Trains to the end and leaves the chosen weights in the method.
+        """Trains to the end, alone; see ``work``."""
+        return alone(self.work(shared))
+
+    def work(self, shared: Path | None = None) -> Work[Progress]:
+        """The work of training to the end, which leaves the chosen weights in the method.
 
         Args:
             shared: File of the state after the leading shared stages: read if it exists, else
@@ -174,14 +181,14 @@ class Training:
             NonFinitePrediction: A prediction is not finite.
             TimeLimit: The run took too long.
         """
-        started = time.perf_counter()
+        started = self._lane.now()
         if not self._resume(shared):
             self._start_stage()
         spent = self.progress.seconds
-        saved, pause = time.perf_counter(), 0.0
+        saved, pause = self._lane.now(), 0.0
         while self.progress.stage < len(self._stages):
-            self._epoch()
-            now = time.perf_counter()
+            yield from self._epoch()
+            now = self._lane.now()
             self.progress.seconds = spent + now - started
             boundary = self._stage_is_over()
             if boundary:
@@ -190,7 +197,7 @@ class Training:
                     save_state(shared, self._state())
             if self._checkpoint is not None and now - saved >= max(self._every, pause):
                 save_state(self._checkpoint, self._state())
-                saved = time.perf_counter()
+                saved = self._lane.now()
                 pause = 200 * (saved - now) if self._every else 0.0  # half a hundredth of the time
             limit = self.job.max_seconds
             if limit is not None and self.progress.seconds > limit:
@@ -198,17 +205,28 @@ class Training:
         if self._best is not None and self.job.selection != "last":
             self.method.load_state_dict(self._best)
         self.method.eval()
+        self._show(self._weights_from())
         with torch.no_grad():
             self._view.masks = self._masks(max(self.progress.best_step, 0))
             self.method.before_evaluation(self._view)
         return self.progress
 
+    def _weights_from(self) -> str:
+        """Name of the stage that the chosen weights come from."""
+        history, best = self.progress.history, self.progress.best_step
+        chosen = best if self._best is not None and self.job.selection != "last" else len(history) - 1
+        return str(history[chosen]["stage"]) if history else ""
+
+    def _show(self, weights: str) -> None:
+        self._lane.stage, self._lane.weights = self.progress.stage, weights
+
     # One epoch.
 
-    def _epoch(self) -> None:
+    def _epoch(self) -> Work[None]:
         job, progress = self.job, self.progress
         stage = self._stages[progress.stage]
-        begun = time.perf_counter()
+        self._show(stage.name)
+        begun = self._lane.now()
         seed_generators(derive_seed(job.seed, "epoch", progress.stage, progress.epoch), job.train.device)
         masks = job.train.everything() if stage.data == "complete" else self._masks(progress.step)
         self._view.masks = masks
@@ -223,23 +241,22 @@ class Training:
         means = Means("train/")
         units = order.split(job.batch_size)
         batches = job.train.batches(units, masks, labels=True, targets=job.targets)
-        for chosen, batch in zip(units, batches, strict=True):
-            with autocast(job.train.device, job.precision):
-                terms = self.method.training_step(batch)
+        for position, (chosen, batch) in enumerate(zip(units, batches, strict=True)):
+            terms = yield Call("training_step", self.method, batch, job.precision, position)
             means.add(terms, len(chosen))
         losses = means.read()
-        trained = time.perf_counter()
+        trained = self._lane.now()
         progress.train_seconds += trained - begun
         if not all(math.isfinite(value) for value in losses.values()):
             wrong = [name for name, value in losses.items() if not math.isfinite(value)]
             raise Diverged(
                 f"{', '.join(wrong)} is not finite in epoch {progress.step} (stage {stage.name!r})"
             )
-        validation = self._validate(stage)
+        validation = yield from self._validate(stage)
         self.method.end_epoch(progress.epoch, validation)
         logged = {name: _plain(value) for name, value in self.method.log().items()}
         self._select(stage, validation)
-        done = time.perf_counter()
+        done = self._lane.now()
         progress.evaluate_seconds += done - trained
         progress.history.append(
             {
@@ -262,21 +279,22 @@ class Training:
         seed = derive_seed(self.job.seed, "training masks")
         return draw(self.job.train, self.job.schedule, self.job.data_set, seed, step)
 
-    @torch.no_grad()
-    def _validate(self, stage: Stage) -> dict[str, float]:
+    def _validate(self, stage: Stage) -> Work[dict[str, float]]:
         job = self.job
         self.method.eval()
-        self.method.before_evaluation(self._view)
+        with torch.no_grad():
+            self.method.before_evaluation(self._view)
         # A shared stage must not depend on the condition, so it is validated on complete data.
         evaluation = self._evaluation(
             "complete" if stage.data == "complete" and not stage.select else "valid"
         )
         labels = job.valid.labels.cpu().numpy()
-        scores = [score(one, labels, job.spec, job.metrics) for one in evaluation.predict(self.method)]
+        predictions = yield from evaluation.predict(self.method)
+        scores = [score(one, labels, job.spec, job.metrics) for one in predictions]
         result = {name: value for name, value in mean_over(scores).items() if value is not None}
-        result |= evaluation.losses(self.method)
+        result |= yield from evaluation.losses(self.method)
         if job.test is not None:
-            self._audit(job.test)
+            yield from self._audit(job.test)
         return result
 
     def _evaluation(self, what: Literal["complete", "valid", "test"]) -> Evaluation:
@@ -294,12 +312,12 @@ class Training:
             )
         return self._evaluations[what]
 
-    def _audit(self, test: SplitTensors) -> None:
+    def _audit(self, test: SplitTensors) -> Work[None]:
         """Test metrics of the epoch, kept apart from everything that selection reads."""
         job = self.job
         labels = test.labels.cpu().numpy()
         by_condition: dict[str, list[Mapping[str, float | None]]] = {}
-        predictions = self._evaluation("test").predict(self.method)
+        predictions = yield from self._evaluation("test").predict(self.method)
         for condition, predicted in zip(job.test_conditions, predictions, strict=True):
             by_condition.setdefault(condition.name, []).append(
                 score(predicted, labels, job.spec, job.metrics)

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from sqlalchemy.exc import SQLAlchemyError
 
 from ..engine.deadline import deadline
+from ..engine.calls import alone
 from ..engine.evaluation import Condition, Evaluation, Predicted, score
 from ..engine.run import RunServices, SplitCache, Workshop, build_method, prepare_torch, training_job
 from ..engine.training import Job, Progress, Training
@@ -150,7 +151,7 @@ class Objective:
         labels = job.valid.labels.cpu().numpy()
         draws: dict[str, list[float]] = {}
         evaluation = Evaluation(job.valid, job.validation, job.evaluation_batch, job.precision, job.joined)
-        for condition, predicted in zip(job.validation, evaluation.predict(method), strict=True):
+        for condition, predicted in zip(job.validation, alone(evaluation.predict(method)), strict=True):
             value = score(predicted, labels, job.spec, [job.primary])[job.primary]
             if value is None or not np.isfinite(value):
                 raise NoValue(f"{job.primary} is not defined on condition {condition.name!r}")

@@ -8,6 +8,7 @@ import torch
 from toy_split import make_corpus, split_of
 
 from imer_bench.harness.batch import Batch, Prediction
+from imer_bench.harness.engine.calls import alone
 from imer_bench.harness.engine.evaluation import Condition, Evaluation, FixedBatches
 from imer_bench.harness.engine.masking import draw
 from imer_bench.harness.method import Method
@@ -49,7 +50,7 @@ def some_conditions(split, frames: bool, count: int = 5) -> list[Condition]:
 def predicted(split, conditions, method: Any = None, **options) -> list[np.ndarray]:
     evaluation = Evaluation(split, conditions, precision="float32", **options)
     scores = []
-    for one in evaluation.predict(method or Sums()):
+    for one in alone(evaluation.predict(method or Sums())):
         assert one.score is not None
         assert one.probabilities is not None
         np.testing.assert_array_equal(one.probabilities[:, 0], one.score)
@@ -106,7 +107,7 @@ def test_a_method_that_changes_its_batches_is_given_fresh_ones(careless):
     evaluation = Evaluation(split, conditions, 4, "float32", joined=False, room=ROOM)
     method: Any = Sums(careless)
     for _ in range(3):
-        now = [one.score for one in evaluation.predict(method)]
+        now = [one.score for one in alone(evaluation.predict(method))]
         np.testing.assert_array_equal(now, careful)
 
 
@@ -123,7 +124,7 @@ def test_losses_are_means_over_utterances_then_over_conditions():
     evaluation = Evaluation(split, conditions, 2, "float32", joined=False, room=ROOM)
     expected = np.mean([(one.masks.available.sum(-1) * split.labels).double().mean() for one in conditions])
     for _ in range(2):
-        found = evaluation.losses(Losses.__new__(Losses))  # pyright: ignore[reportArgumentType]
+        found = alone(evaluation.losses(Losses.__new__(Losses)))  # pyright: ignore[reportArgumentType]
         assert found == {"loss/seen": pytest.approx(float(expected), rel=1e-6)}
 
 
@@ -137,6 +138,5 @@ def test_no_batch_is_made_for_a_method_without_losses():
             raise AssertionError
 
     split = split_of(make_corpus(), "vectors")
-    assert (
-        Evaluation(split, some_conditions(split, False), 4, "float32", joined=False).losses(Without()) == {}
-    )
+    evaluation = Evaluation(split, some_conditions(split, False), 4, "float32", joined=False)
+    assert alone(evaluation.losses(Without())) == {}
