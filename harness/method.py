@@ -163,19 +163,27 @@ class Method(nn.Module, ABC, Generic[P]):
         """Called before the batches of an epoch (counted from 0 within the stage)."""
 
     def training_step(self, batch: Batch) -> Mapping[str, Tensor]:
-        """One training step: forward, backward, optimiser step.
+        """One training step: forward, backward, ``update``.
 
         Returns:
             Detached scalars for the log, on the device; they are read once per epoch.
         """
         losses = self.losses(batch)
+        self.clear_gradients()
+        losses["total"].backward()
+        self.update()
+        return {name: value.detach() for name, value in losses.items()}
+
+    def clear_gradients(self) -> None:
+        """Called before every backward pass; a method that adds gradients up over batches does less."""
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)
-        losses["total"].backward()
+
+    def update(self) -> None:
+        """Called after every backward pass: clips the gradients and steps the optimisers."""
         self.clip_gradients()
         for optimizer in self.optimizers:
             optimizer.step()
-        return {name: value.detach() for name, value in losses.items()}
 
     def clip_gradients(self) -> None:
         """Clips the global norm to ``gradient_clip`` if the hyper-parameters have one."""

@@ -6,7 +6,7 @@ here, the network is named by ``model`` and imported when a run needs it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
@@ -55,6 +55,10 @@ class When:
 
     name: str
     values: tuple[Any, ...]
+
+
+CallKind = Literal["training_step", "predict", "validation_losses"]
+CALLS: tuple[CallKind, ...] = ("training_step", "predict", "validation_losses")
 
 
 class HyperParameters(BaseModel):
@@ -149,6 +153,10 @@ class MethodInfo:
         numerics_version: Raised by every change that changes numbers.
         wants_tokens: Whether batches should carry text token ids where the data set has them.
         batch_dependent: Profiles whose predictions depend on the rest of the batch.
+        stacks: Answers which calls (``"training_step"``, ``"predict"``, ``"validation_losses"``) the
+            networks of several runs can answer as one under these settings (``compute.stack``). It
+            takes losses and predictions that ``torch.vmap`` can trace and that keep what they
+            remember in buffers, written in place.
         applies: Answers a reason to skip for a data set and settings, or ``None``.
         package: Import package of the record, filled in by the registry.
     """
@@ -169,5 +177,6 @@ class MethodInfo:
     numerics_version: int = 1
     wants_tokens: bool = False
     batch_dependent: frozenset[str] = frozenset()
+    stacks: Callable[[HyperParameters], Collection[CallKind]] = lambda parameters: ()
     applies: Callable[[DataSpec, HyperParameters], str | None] = lambda spec, parameters: None
     package: str = ""

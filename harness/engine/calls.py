@@ -11,16 +11,16 @@ import time
 from collections.abc import Generator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import torch
 
 from ..batch import Batch
 from ..method import Method
+from ..record import CallKind
 from .deadline import deadline
 
 T = TypeVar("T")
-Kind = Literal["training_step", "predict", "validation_losses"]
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Call:
         position: Step within the epoch.
     """
 
-    kind: Kind
+    kind: CallKind
     method: Method
     batch: Batch
     precision: str

@@ -70,7 +70,11 @@ class OwnDraws(TorchFunctionMode):
             raise NotImplementedError("causal attention with dropout in stacked runs")
         scores = query @ key.transpose(-2, -1) * (scale or 1 / math.sqrt(query.shape[-1]))
         if attn_mask is not None:
-            scores = scores.masked_fill(~attn_mask, -math.inf) if attn_mask.dtype == torch.bool else scores + attn_mask
+            scores = (
+                scores.masked_fill(~attn_mask, -math.inf)
+                if attn_mask.dtype == torch.bool
+                else scores + attn_mask
+            )
         return self._dropout(scores.softmax(dim=-1), dropout_p) @ value
 
     def _draw(self, like: Tensor, fill: _Fill) -> Tensor:

@@ -15,8 +15,8 @@ import torch
 from pydantic import ValidationError
 from sqlalchemy.exc import SQLAlchemyError
 
-from ..engine.deadline import deadline
 from ..engine.calls import alone
+from ..engine.deadline import deadline
 from ..engine.evaluation import Condition, Evaluation, Predicted, score
 from ..engine.run import RunServices, SplitCache, Workshop, build_method, prepare_torch, training_job
 from ..engine.training import Job, Progress, Training

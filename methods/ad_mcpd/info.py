@@ -219,4 +219,5 @@ INFO = MethodInfo(
     numerics_version=2,
     batch_dependent=frozenset({"published", "first_upload"}),
     applies=_applies,
+    stacks=lambda parameters: ("training_step",),
 )

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from ...harness.record import Choice, HyperParameters, MethodInfo, Paper, Reference
+from ...harness.record import CALLS, Choice, HyperParameters, MethodInfo, Paper, Reference
 from ...harness.spec import DataSpec
 from .._parameters import TwoStageParameters
 
@@ -155,4 +155,5 @@ INFO = MethodInfo(
     numerics_version=2,
     applies=too_long,
     batch_dependent=frozenset({"published"}),
+    stacks=lambda parameters: CALLS,
 )

@@ -120,6 +120,8 @@ class ComP(TwoStageMethod[ComPParameters]):
     """
 
     stage_names = ("modalities", "prompting")
+    gradient_scales: Tensor
+    balance: Tensor
 
     def __init__(self, spec: DataSpec, parameters: ComPParameters, services: Services) -> None:
         super().__init__(spec, parameters, services)
@@ -159,7 +161,9 @@ class ComP(TwoStageMethod[ComPParameters]):
         self.coordinator = MLP(count * width, width, count, drop) if hp.coordinator else None
         self.joint_head = JointHead(count * width, spec.outputs, drop)
         self.dropout = nn.Dropout(drop)
-        self._balance: list[Tensor] = []
+        # Kept from call to call: what the modulator found, sums of the coordinator's weights.
+        self.register_buffer("gradient_scales", torch.ones(count, self.length), persistent=False)
+        self.register_buffer("balance", torch.zeros(count + 1), persistent=False)
 
     # The network.
 
@@ -291,7 +295,14 @@ class ComP(TwoStageMethod[ComPParameters]):
         encoded = self.encode(batch)
         if self.first_stage:
             return self.first_losses(batch, encoded, self.modality_states(encoded, private=True))
-        return self.second_losses(batch, encoded, self.prompted_states(encoded))
+        states = self.prompted_states(encoded)
+        losses = self.second_losses(batch, encoded, states)
+        if self.training and self._modulated:
+            with torch.no_grad():
+                found = self.modulation(batch, encoded, states)
+                self.gradient_scales.copy_(found.scale())
+            losses["gm_clipped"] = found.clipped
+        return losses
 
     def labels(self, batch: Batch) -> Tensor:
         """Labels, padded to S."""
@@ -369,22 +380,15 @@ class ComP(TwoStageMethod[ComPParameters]):
 
     # Training and prediction.
 
-    def training_step(self, batch: Batch) -> Mapping[str, Tensor]:
-        """One step; in stage 2 the gradient modulator acts before the optimiser."""
-        if self.first_stage or self.parameters_.gm == "off" or not self.parameters_.prototypes:
-            return super().training_step(batch)
-        encoded = self.encode(batch)
-        states = self.prompted_states(encoded)
-        losses = self.second_losses(batch, encoded, states)
-        for optimizer in self.optimizers:
-            optimizer.zero_grad(set_to_none=True)
-        losses["total"].backward()
-        found = self.modulation(batch, encoded, states)
-        self.scale_gradients(found.scale())
-        self.clip_gradients()
-        for optimizer in self.optimizers:
-            optimizer.step()
-        return {**{name: value.detach() for name, value in losses.items()}, "gm_clipped": found.clipped}
+    def update(self) -> None:
+        """In stage 2 the gradient modulator acts before the optimiser."""
+        if self._modulated:
+            self.scale_gradients(self.gradient_scales)
+        super().update()
+
+    @property
+    def _modulated(self) -> bool:
+        return not self.first_stage and self.parameters_.gm != "off" and self.parameters_.prototypes
 
     def modulation(self, batch: Batch, encoded: Encoded, states: PromptedStates) -> Modulation:
         """What the gradient modulator makes of the modalities' errors on a batch."""
@@ -412,7 +416,7 @@ class ComP(TwoStageMethod[ComPParameters]):
             states = self.prompted_states(encoded)
             hidden, outputs = states.hidden, states.outputs
             counted = torch.where(encoded.real[..., None], states.weights.detach().float(), 0.0)
-            self._balance.append(torch.cat([counted.sum(dim=(0, 1)), encoded.real.sum()[None].float()]))
+            self.balance.add_(torch.cat([counted.sum(dim=(0, 1)), encoded.real.sum()[None].float()]))
         size = batch.real.shape[1]
         if size > self.length:
             hidden, outputs = (
@@ -441,14 +445,13 @@ class ComP(TwoStageMethod[ComPParameters]):
 
     def start_epoch(self, epoch: int) -> None:
         """Starts the epoch's mean of the coordinator's weights."""
-        self._balance = []
+        self.balance.zero_()
 
     def log(self) -> Mapping[str, float | Tensor]:
         """Mean weight of each modality in the validation pass, in alphabetical order."""
-        if not self._balance:
+        if self.first_stage:
             return {}
-        sums = torch.stack(self._balance).sum(dim=0)
-        return {"coordinator_weights": sums[:-1] / sums[-1].clamp(min=1)}
+        return {"coordinator_weights": self.balance[:-1] / self.balance[-1].clamp(min=1)}
 
 
 def _concatenated(values: Tensor) -> Tensor:

@@ -6,7 +6,17 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from ...harness.record import Choice, FloatRange, HyperParameters, IntRange, MethodInfo, Paper, Reference
+from ...harness.record import (
+    CALLS,
+    CallKind,
+    Choice,
+    FloatRange,
+    HyperParameters,
+    IntRange,
+    MethodInfo,
+    Paper,
+    Reference,
+)
 from ...harness.spec import DataSpec
 
 Rate = Annotated[float, Field(ge=0, lt=1)]
@@ -161,6 +171,12 @@ def applies(spec: DataSpec, parameters: HyperParameters) -> str | None:
     return None
 
 
+def stacks(parameters: HyperParameters) -> tuple[CallKind, ...]:
+    """All calls, but with a text encoder none."""
+    assert isinstance(parameters, DMDParameters)
+    return () if parameters.use_bert else CALLS
+
+
 # What both configurations of the authors share.
 _RECIPE = {"lr": 1e-4, "batch_size": 16, "update_epochs": 10, "gradient_clip": 0.6}
 
@@ -216,4 +232,5 @@ INFO = MethodInfo(
     numerics_version=2,
     wants_tokens=True,
     applies=applies,
+    stacks=stacks,
 )

@@ -43,7 +43,13 @@ class DMD(Method[DMDParameters]):
         self._columns = [spec.names.index(name) for name in self.network.names]
         self._steps_per_epoch = 0
         self._batches = 0
-        self._edges: dict[str, Tensor] = {}
+        for graph in self._graphs():
+            edges = torch.zeros(len(edge_pairs(len(shapes))))
+            self.register_buffer(f"edges_{graph}", edges, persistent=False)
+
+    def _graphs(self) -> list[str]:
+        hp = self.parameters_
+        return [name for name, used in (("homo", hp.homo_gd), ("hetero", hp.hetero_gd)) if used]
 
     # Inputs.
 
@@ -107,9 +113,7 @@ class DMD(Method[DMDParameters]):
         terms = loss_terms(self.network, output, graphs, batch.labels, self.spec.task, present)
         if self.training:
             for name, graph in graphs.items():
-                summed = self._edges.get(name)
-                batch_sum = graph.edges.detach().sum(1)
-                self._edges[name] = batch_sum if summed is None else summed + batch_sum
+                self.get_buffer(f"edges_{name}").add_(graph.edges.detach().sum(1))
         groups = ("total", "task", "homo", "hetero", "recon", "cycle", "orthogonality", "margin")
         return {name: terms[name] for name in groups if name in terms}
 
@@ -148,18 +152,20 @@ class DMD(Method[DMDParameters]):
     def start_epoch(self, epoch: int) -> None:
         """Accumulation starts anew: an unfinished group of the last epoch is forgotten."""
         self._batches = 0
-        self._edges = {}
+        for graph in self._graphs():
+            self.get_buffer(f"edges_{graph}").zero_()
         self.zero_grad(set_to_none=True)
 
-    def training_step(self, batch: Batch) -> Mapping[str, Tensor]:
-        """Adds a batch's gradients to the running sum; every ``update_epochs`` batches is a step.
+    def clear_gradients(self) -> None:
+        """Keeps them: batches are added up until ``update`` makes a step."""
+
+    def update(self) -> None:
+        """Every ``update_epochs`` batches is a step on the sum of their gradients.
 
         The sum, not the mean, is what the optimiser sees, and every element of it is clipped after
         each backward pass (spec section 10).
         """
         hp = self.parameters_
-        losses = self.losses(batch)
-        losses["total"].backward()
         if hp.gradient_clip is not None:
             nn.utils.clip_grad_value_(self.parameters(), hp.gradient_clip)
         self._batches += 1
@@ -168,7 +174,6 @@ class DMD(Method[DMDParameters]):
             for optimizer in self.optimizers:
                 optimizer.step()
             self.zero_grad(set_to_none=True)
-        return {name: value.detach() for name, value in losses.items()}
 
     def end_epoch(self, epoch: int, validation: Mapping[str, float]) -> None:
         """Lowers the learning rate when the validation loss stalls."""
@@ -186,7 +191,8 @@ class DMD(Method[DMDParameters]):
         """
         values: dict[str, float | Tensor] = {}
         names = self.network.names
-        for graph, summed in self._edges.items():
+        for graph in self._graphs():
+            summed = self.get_buffer(f"edges_{graph}")
             prior = getattr(self.network, graph).prior
             means = summed / summed.sum().clamp(min=1e-12)
             for index, (student, teacher) in enumerate(edge_pairs(len(names))):

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from ...harness.record import Choice, FloatRange, HyperParameters, MethodInfo
+from ...harness.record import CALLS, Choice, FloatRange, HyperParameters, MethodInfo
 
 
 class EarlyFusionParameters(HyperParameters):
@@ -37,4 +37,5 @@ INFO = MethodInfo(
     takes=("vectors",),
     tasks=frozenset({"regression", "binary", "multiclass"}),
     numerics_version=2,
+    stacks=lambda parameters: CALLS,
 )

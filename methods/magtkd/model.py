@@ -95,12 +95,11 @@ class MAGTKD(Method[MAGTKDParameters]):
         trainable = [p for p in self.parameters() if p.requires_grad]
         return [torch.optim.AdamW(trainable, lr=hp.lr, weight_decay=hp.weight_decay, fused=True)]
 
-    def training_step(self, batch: Batch) -> Mapping[str, Tensor]:
+    def update(self) -> None:
         """One step of optimiser and schedule."""
-        terms = super().training_step(batch)
+        super().update()
         for scheduler in self.schedulers:
             scheduler.step()
-        return terms
 
     # Losses and predictions.
 

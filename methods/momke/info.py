@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from ...harness.record import Choice, FloatRange, IntRange, MethodInfo, Paper, Reference
+from ...harness.record import CALLS, Choice, FloatRange, IntRange, MethodInfo, Paper, Reference
 from .._parameters import TwoStageParameters
 
 
@@ -94,4 +94,5 @@ INFO = MethodInfo(
         licence="none",
     ),
     numerics_version=2,
+    stacks=lambda parameters: CALLS,
 )

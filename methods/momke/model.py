@@ -101,7 +101,7 @@ class MoMKE(TwoStageMethod[MoMKEParameters]):
                 self.routers[name] = MLP(hp.hidden, inner, len(self.names), hp.dropout, drop)
         self.joint_head = JointHead(len(self.names) * hp.hidden, spec.outputs, hp.dropout)
         self.dropout = nn.Dropout(hp.dropout)
-        self._routing = _Routing(len(self.names))
+        self.routing = _Routing(len(self.names))
 
     # The network.
 
@@ -208,7 +208,7 @@ class MoMKE(TwoStageMethod[MoMKEParameters]):
         else:
             states = self.mixed_states(batch)
             hidden, outputs = self.joint(states.mixed, states.valid)
-            self._routing.add(states.weights, states.valid)
+            self.routing.add(states.weights, states.valid)
         prediction = prediction_from_outputs(outputs, self.spec.task == "regression")
         return Prediction(prediction.score, prediction.probabilities, hidden)
 
@@ -236,7 +236,7 @@ class MoMKE(TwoStageMethod[MoMKEParameters]):
 
     def start_epoch(self, epoch: int) -> None:
         """Starts the epoch's statistics of the routers."""
-        self._routing = _Routing(len(self.names))
+        self.routing.sums.zero_()
 
     def unimodal(self, batch: Batch) -> Mapping[str, tuple[Tensor, Tensor]]:
         """Loss of each expert, and accuracy or error of its head, where its modality is there."""
@@ -251,18 +251,22 @@ class MoMKE(TwoStageMethod[MoMKEParameters]):
 
     def log(self) -> Mapping[str, float | Tensor]:
         """Mean router weights of the validation pass, in all and by availability pattern."""
-        return self._routing.summary() if not self.first_stage else {}
+        return self.routing.summary() if not self.first_stage else {}
 
 
-class _Routing:
+class _Routing(nn.Module):
     """Sums of router weights, by availability pattern, without reading the device.
 
     A pattern is a number whose bit ``m`` is set if modality ``m`` is there.
     """
 
+    sums: Tensor
+
     def __init__(self, count: int) -> None:
+        super().__init__()
         self.count = count
-        self.sums: Tensor | None = None
+        # For every pattern and modality: weights of the experts, and the number of utterances.
+        self.register_buffer("sums", torch.zeros(2**count, count, count + 1), persistent=False)
 
     def add(self, weights: Tensor, valid: Tensor) -> None:
         """Adds router weights ``[M, B, S, E]`` where ``valid`` ``[M, B, S]``."""
@@ -273,8 +277,6 @@ class _Routing:
             valid[..., None], torch.cat([weights, torch.ones_like(weights[..., :1])], -1), 0.0
         )
         terms = terms.permute(1, 2, 0, 3).flatten(0, 1)
-        if self.sums is None:
-            self.sums = torch.zeros(2**self.count, *terms.shape[1:], device=valid.device)
         self.sums.index_add_(0, pattern, terms)
 
     def summary(self) -> dict[str, float | Tensor]:
@@ -282,8 +284,6 @@ class _Routing:
 
         Patterns that do not occur have zeros.
         """
-        if self.sums is None:
-            return {}
         total = self.sums.sum(dim=0)
         mean = _mean(total)
         own = total[..., :-1].diagonal().sum() / total[..., -1].sum().clamp(min=1)
