@@ -65,7 +65,8 @@ def plan_protocol(
     )
     protocol = load_protocol(path, overrides)
     source = DataSource(None if data_root is None else Path(data_root), synthetic)
-    execution = Execution(device, protocol.compute.threads, protocol.compute.precision)
+    compute = protocol.compute
+    execution = Execution(device, compute.threads, compute.precision, compute.stack)
     return make_plan(protocol, load_data(protocol, source), execution, source)
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator, Iterable, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from .checkpoints import local_folder, weights_sha256
 from .costs import remember
 from .files import remove_leftovers
-from .protocol.plan import Plan, PlannedRun
+from .protocol.plan import Plan, PlannedRun, stacks_of
 from .store import Store, StoredRun
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ def execute(
         display: Shows progress.
         retry: Repeat runs that failed, diverged or are damaged.
         on_run: Called with every run that enters the store.
-        workers: Answers who computes; runs are computed in this process, one by one, if ``None``.
+        workers: Answers who computes; runs are computed in this process if ``None``.
         on_start: Called before the first run is computed; not if there is none.
 
     Raises:
@@ -146,11 +146,11 @@ def execute(
         return outcome
     on_start()
     if workers is None:
-        computing = _one_by_one(pending, plan, store, display)
+        computing = _here(pending, plan, store, display)
     else:
         from .executors.scheduling import compute_together
 
-        computing = compute_together(pending, plan, store, workers(), display)
+        computing = compute_together(stacks_of(plan.execution, pending), plan, store, workers(), display)
     with closing(computing):
         for entered in computing:
             stored = entered.stored
@@ -166,27 +166,30 @@ def execute(
     return outcome
 
 
-def _one_by_one(
+def _here(
     pending: Sequence[PlannedRun], plan: Plan, store: Store, display: Display
 ) -> Generator[Entered, None, None]:
     """Computes runs in this process and yields each as it enters the store."""
-    from .engine.run import SplitCache, Workshop, compute
+    from .engine.run import SplitCache, Workshop, compute_group
     from .language_models import LanguageModels
 
     shop = Workshop(plan.protocol, plan.execution, store, SplitCache(), LanguageModels())
     while pending:
         elsewhere: list[PlannedRun] = []
-        for run in pending:
-            with store.claim(run.address) as mine:
-                if not mine:
-                    elsewhere.append(run)
-                    continue
-                stored = store.find(run.address)
-                if stored is not None:  # finished by another process in the meantime
-                    yield Entered(run, stored, False)
-                    continue
-                display.run_started(run)
-                yield Entered(run, compute(run, shop, _report(run, display)), True)
+        for group in stacks_of(plan.execution, pending):
+            with ExitStack() as claims:
+                mine = [run for run in group if claims.enter_context(store.claim(run.address))]
+                elsewhere += [run for run in group if run not in mine]
+                missing: list[PlannedRun] = []
+                for run in mine:
+                    stored = store.find(run.address)
+                    if stored is not None:  # finished by another process in the meantime
+                        yield Entered(run, stored, False)
+                        continue
+                    missing.append(run)
+                    display.run_started(run)
+                for run, stored in compute_group(missing, shop, lambda run: _report(run, display)):
+                    yield Entered(run, stored, True)
         if len(elsewhere) == len(pending):
             display.waiting(len(elsewhere))
             time.sleep(_POLL_SECONDS)

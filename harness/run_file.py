@@ -188,6 +188,7 @@ class EnvironmentPart(_Part):
     device: str
     threads: Annotated[int, Field(ge=1, lt=2**16)]
     precision: str
+    stacked: bool = False
 
 
 class TimingsPart(_Part):

@@ -191,7 +191,8 @@ def execution_of(protocol: Protocol, device: str) -> Execution:
         if device == "cuda" and not found:
             raise UserError("--device cuda: this machine has no usable CUDA device; leave it out or use cpu")
         device = "cuda" if found else "cpu"
-    return Execution(device, protocol.compute.threads, protocol.compute.precision)
+    compute = protocol.compute
+    return Execution(device, compute.threads, compute.precision, compute.stack)
 
 
 def _cuda_is_available() -> bool:

@@ -117,6 +117,7 @@ def summarise(
         "comparison": protocol.comparison.model_dump(),
         "device": plan.execution.device,
         "threads": plan.execution.threads,
+        "stack": plan.execution.stack,
         "results": str(store.folder),
         "data": [_data_summary(protocol, data) for data in plan.data],
         "methods": methods,

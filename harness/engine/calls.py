@@ -81,12 +81,13 @@ def alone(work: Work[T]) -> T:
     """
     answer, problem = None, None
     while True:
+        call = None
         try:
             call = work.send(answer) if problem is None else work.throw(problem)
             problem = None
             answer = call.carry_out()
         except BaseException as error:
-            if work.gi_frame is not None:
+            if call is not None:
                 problem = error
             elif isinstance(error, StopIteration):
                 return error.value

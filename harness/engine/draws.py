@@ -97,14 +97,8 @@ class _Draw(torch.autograd.Function):
         return None, None, None, None
 
     @staticmethod
-    def vmap(
-        info: Any,
-        in_dims: Sequence[int | None],
-        like: Tensor,
-        run: Tensor,
-        fill: _Fill,
-        generators: Sequence[torch.Generator],
-    ) -> tuple[Tensor, int]:
+    def vmap(info: Any, in_dims: Any, *args: Any) -> tuple[Tensor, int]:
+        like, _, fill, generators = args
         dim = in_dims[0]
         own = [like] * info.batch_size if dim is None else like.detach().unbind(dim)
         return torch.stack([fill(one, source) for one, source in zip(own, generators, strict=True)]), 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -18,8 +18,11 @@ from .calls import Call, Work, alone
 from .means import Means
 from .tensors import Masks, SplitTensors
 
+# Evaluation batches that are kept from epoch to epoch, per split and conditions.
+_KEPT_BYTES = 128 * 2**20
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, eq=False)
 class Condition:
     """A test or validation condition with one draw of its masks.
 
@@ -87,24 +90,32 @@ class FixedBatches:
         self._masks = split.stacked(masks)
         self._units = torch.arange(len(masks) * split.units).split(batch_size)
         self._room = room
-        self._kept: list[tuple[Batch, _State]] = []
+        self._kept: list[tuple[Batch, Batch, _State]] = []
         self._real: np.ndarray | None = None
         once = np.concatenate(split.order) if split.level == "dialogues" else np.arange(len(split))
         self._rows = np.concatenate([once + copy * len(split) for copy in range(len(masks))])
 
     def __iter__(self) -> Iterator[Batch]:
-        if any(_state(batch) != state for batch, state in self._kept):
+        return (batch for batch, _ in self.pairs())
+
+    def pairs(self) -> Iterator[tuple[Batch, Batch]]:
+        """Every batch, and the same without its labels."""
+        if any(_state(batch) != state for batch, _, state in self._kept):
             self._kept, self._room = [], 0
-        for batch, _ in self._kept:
-            yield batch
-        missing = self._units[len(self._kept) :]
+        for batch, bare, _ in self._kept:
+            yield batch, bare
+        reached = len(self._kept)
+        missing = self._units[reached:]
         for batch in self._split.batches(missing, self._masks, labels=True, targets=False):
+            bare = batch.without_labels()
             taken = sum(tensor.nbytes for tensor in _tensors(batch))
-            # Only what comes first: batches are kept in their order.
-            self._room = self._room - taken if taken <= self._room else 0
-            if self._room:
-                self._kept.append((batch, _state(batch)))
-            yield batch
+            # Only what comes first: batches are kept in their order, whoever else goes through them.
+            if reached == len(self._kept):
+                self._room = self._room - taken if taken <= self._room else 0
+                if self._room:
+                    self._kept.append((batch, bare, _state(batch)))
+            reached += 1
+            yield batch, bare
 
     def predict(self, method: Method, precision: str) -> Work[Predicted]:
         """Predictions of a method in evaluation mode, in row order, masks one after the other."""
@@ -112,8 +123,8 @@ class FixedBatches:
         probabilities: list[Tensor] = []
         real: list[Tensor] = []
         known = self._real is not None
-        for batch in self:
-            prediction = yield Call("predict", method, batch.without_labels(), precision)
+        for batch, bare in self.pairs():
+            prediction = yield Call("predict", method, bare, precision)
             if not known:
                 real.append(batch.real.reshape(-1))
             if prediction.score is not None:
@@ -182,6 +193,39 @@ class Evaluation:
                 means.add(terms, sum(batch.lengths))
             rows.append(means.read())
         return {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
+
+
+class Evaluations:
+    """Evaluations that are made again and again, each with the batches that it keeps."""
+
+    def __init__(self) -> None:
+        self._made: dict[tuple[Any, ...], Evaluation] = {}
+        self._complete: dict[SplitTensors, tuple[Condition, ...]] = {}
+
+    def of(
+        self,
+        split: SplitTensors,
+        conditions: Sequence[Condition],
+        batch_size: int,
+        precision: str,
+        joined: bool,
+    ) -> Evaluation:
+        """The evaluation of a split under some conditions, made once; see ``Evaluation``."""
+        key = (split, tuple(conditions), batch_size, precision, joined)
+        if key not in self._made:
+            self._made[key] = Evaluation(split, conditions, batch_size, precision, joined, _KEPT_BYTES)
+        return self._made[key]
+
+    def of_complete(self, split: SplitTensors, batch_size: int, precision: str, joined: bool) -> Evaluation:
+        """The evaluation of a split with everything that was observed."""
+        if split not in self._complete:
+            self._complete[split] = (Condition("complete", "complete", None, split.everything()),)
+        return self.of(split, self._complete[split], batch_size, precision, joined)
+
+    def forget(self, split: SplitTensors) -> None:
+        """Drops what is kept of a split."""
+        self._complete.pop(split, None)
+        self._made = {key: made for key, made in self._made.items() if key[0] is not split}
 
 
 def predict(method: Method, split: SplitTensors, masks: Masks, batch_size: int, precision: str) -> Predicted:

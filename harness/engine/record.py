@@ -20,7 +20,14 @@ from .. import metrics as metric_registry
 from ..hashing import derive_seed
 from ..leaderboard.files import write_predictions
 from ..leaderboard.info import TableInfo
-from ..protocol.plan import ENGINE_NUMERICS, Execution, PlannedRun, address_parts, comparison_parts
+from ..protocol.plan import (
+    ENGINE_NUMERICS,
+    Execution,
+    PlannedRun,
+    address_parts,
+    can_stack,
+    comparison_parts,
+)
 from ..protocol.schema import Protocol
 from ..registry import FOREIGN_CODE, foreign_code
 from ..run_file import RUN_SCHEMA
@@ -108,6 +115,7 @@ def run_record(
             "device_name": _device_name(execution.device),
             "threads": execution.threads,
             "precision": execution.precision,
+            "stacked": can_stack(execution, run),
             "deterministic": "deterministic kernels where torch has them",
             **git_state(),
         },

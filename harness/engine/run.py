@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -20,13 +20,14 @@ from ..hashing import derive_seed
 from ..language_models import LanguageModels, is_random
 from ..method import Method, Stage
 from ..metrics import NonFinitePrediction, mean_over
-from ..protocol.plan import Execution, Plan, PlannedRun
+from ..protocol.plan import Execution, Plan, PlannedRun, can_stack
 from ..protocol.schema import Protocol
 from ..registry import method_class
 from ..schedules import Schedule
 from ..store import Store, StoredRun
 from .calls import Lane, Work, alone
-from .evaluation import Condition, Evaluation, score
+from .evaluation import Condition, Evaluation, Evaluations, score
+from .lockstep import together
 from .masking import conditions
 from .record import (
     free_memory,
@@ -86,6 +87,7 @@ class SplitCache:
         self._scaling: Scaling | None = None
         self._splits: dict[Part, SplitTensors] = {}
         self._drawn: dict[Part, tuple[tuple[Any, ...], tuple[Condition, ...]]] = {}
+        self.evaluations = Evaluations()
 
     def split(self, run: PlannedRun, device: torch.device, part: Part) -> SplitTensors:
         """Training, validation or test split of a run on a device."""
@@ -94,6 +96,7 @@ class SplitCache:
         samples, split = run.data.samples, run.data.splits[run.fold]
         if key != self._key:
             self._key, self._splits, self._drawn = key, {}, {}
+            self.evaluations = Evaluations()
             self._scaling = fit_scaling(samples.corpus, split.train, run.data.entry.scale)
         if part not in self._splits:
             rows = {"train": split.train, "valid": split.valid, "test": split.test}[part]
@@ -115,6 +118,7 @@ class SplitCache:
         split = self.split(run, device, part)
         wanted = (*(schedule.model_dump_json() for schedule in schedules), *seeds)
         if part not in self._drawn or self._drawn[part][0] != wanted:
+            self.evaluations.forget(split)
             self._drawn[part] = (wanted, conditions(split, schedules, run.data.info.name, seeds))
         return self._drawn[part][1]
 
@@ -153,6 +157,41 @@ def compute(run: PlannedRun, shop: Workshop, report: Report | None = None) -> St
     reset_peak_memory(shop.execution.device)
     with own_random_state(shop.execution.device):
         return alone(computing(run, shop, report, Lane()))
+
+
+def compute_group(
+    runs: Sequence[PlannedRun], shop: Workshop, report: Callable[[PlannedRun], Report | None]
+) -> Iterator[tuple[PlannedRun, StoredRun]]:
+    """Computes the runs of a group (``stacks_of``), in a stack where they can be.
+
+    Args:
+        runs: The runs; their addresses are claimed by the caller.
+        shop: What the runs of this process share.
+        report: Answers what to call after every epoch of a run.
+
+    Yields:
+        Each run as it is published.
+
+    Raises:
+        KeyboardInterrupt: The runs were interrupted.
+        CannotWrite: The results folder takes no files.
+    """
+    if not runs or not can_stack(shop.execution, runs[0]):
+        for run in runs:
+            yield run, compute(run, shop, report(run))
+        return
+    reset_peak_memory(shop.execution.device)
+    prepare_torch(shop.execution)
+
+    def work_of(run: PlannedRun) -> Callable[[Lane], Work[StoredRun]]:
+        return lambda lane: computing(run, shop, report(run), lane)
+
+    calls = runs[0].variant.info.stacks(runs[0].parameters)
+    minutes = shop.protocol.compute.max_minutes
+    device = torch.device(shop.execution.device)
+    with own_random_state(shop.execution.device):
+        for index, stored in together([work_of(run) for run in runs], device, calls, minutes):
+            yield runs[index], stored
 
 
 def computing(run: PlannedRun, shop: Workshop, report: Report | None, lane: Lane) -> Work[StoredRun]:
@@ -270,6 +309,7 @@ def training_job(run: PlannedRun, shop: Workshop) -> Job:
         targets="targets" in run.parameters.privileged(),
         precision=shop.execution.precision,
         max_seconds=None if limit is None else 60 * limit,
+        evaluations=shop.splits.evaluations,
     )
 
 

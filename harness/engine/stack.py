@@ -9,6 +9,7 @@ and its own optimiser, which sees its own network as ever.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -106,11 +107,14 @@ class Stack:
         self, calls: Sequence[Call], function: Callable[[Method, Batch], dict[str, Tensor]]
     ) -> dict[str, Tensor]:
         """A function of every method and its batch; the answers are stacked."""
-        batch, axes, rest = _together([call.batch for call in calls])
+        # What is drawn for a run must not depend on how long the dialogues of the others are.
+        least = self._methods[0].spec.longest_dialogue if calls[0].kind == "training_step" else 0
+        batch, axes, rest = _together([call.batch for call in calls], least)
         network = _Function(self._methods[0], function)
 
-        def one(tensors: Mapping[str, Tensor], given: Mapping[str, Any], run: Tensor) -> dict[str, Tensor]:
-            with OwnDraws(self._generators, run):
+        def one(tensors: dict[str, Tensor], given: Mapping[str, Any], run: Tensor) -> dict[str, Tensor]:
+            # Every call of a torch function pays for it, so only where something may be drawn.
+            with OwnDraws(self._generators, run) if network.method.training else nullcontext():
                 return functional_call(network, tensors, (replace(rest, **given),))
 
         with autocast(self._runs.device, calls[0].precision):
@@ -158,24 +162,26 @@ def _stacked(tensors: Sequence[Tensor]) -> Tensor:
     return whole
 
 
-def _together(batches: Sequence[Batch]) -> tuple[dict[str, Any], dict[str, Any], Batch]:
+def _together(batches: Sequence[Batch], least: int) -> tuple[dict[str, Any], dict[str, Any], Batch]:
     """The tensors of some batches stacked, their axes for ``vmap``, and a batch for all the rest.
 
-    Dialogues are padded to the longest; ``lengths`` are the longest as well.
+    Dialogues are padded to the longest, or to ``least``; ``lengths`` are the longest of each position.
     """
     first = batches[0]
     shared = all(batch is first for batch in batches)
     longest = [max(lengths) for lengths in zip(*(batch.lengths for batch in batches), strict=True)]
+    steps = None if first.real.dim() == 1 else max(least, *(batch.real.shape[1] for batch in batches))
+
+    def joined(parts: list[Tensor], filling: int) -> Tensor:
+        return parts[0] if shared else _padded(parts, steps, filling)
+
     fields: dict[str, Any] = {}
     for name, value in vars(first).items():
-        filling = -1 if name == "rows" else 0
+        own = [vars(batch)[name] for batch in batches]
         if isinstance(value, Tensor):
-            fields[name] = value if shared else _padded([vars(batch)[name] for batch in batches], filling)
+            fields[name] = joined(own, -1 if name == "rows" else 0)
         elif isinstance(value, Mapping):
-            fields[name] = {
-                key: own if shared else _padded([vars(batch)[name][key] for batch in batches], filling)
-                for key, own in value.items()
-            }
+            fields[name] = {key: joined([part[key] for part in own], 0) for key in value}
     axis = None if shared else 0
     axes = {
         name: dict.fromkeys(value, axis) if isinstance(value, Mapping) else axis
@@ -184,13 +190,11 @@ def _together(batches: Sequence[Batch]) -> tuple[dict[str, Any], dict[str, Any],
     return fields, axes, replace(first, lengths=tuple(longest))
 
 
-def _padded(tensors: Sequence[Tensor], filling: int) -> Tensor:
-    """Tensors ``[B, S, ...]`` of any S stacked as ``[K, B, S, ...]``."""
-    shapes = {tensor.shape for tensor in tensors}
-    if len(shapes) == 1:
+def _padded(tensors: Sequence[Tensor], steps: int | None, filling: int) -> Tensor:
+    """Tensors ``[B, S, ...]`` of any S stacked as ``[K, B, steps, ...]``; ``None``: they have no S."""
+    if steps is None:
         return torch.stack(list(tensors))
     first = tensors[0]
-    steps = max(shape[1] for shape in shapes)
     whole = first.new_full((len(tensors), first.shape[0], steps, *first.shape[2:]), filling)
     for own, tensor in zip(whole, tensors, strict=True):
         own[:, : tensor.shape[1]] = tensor

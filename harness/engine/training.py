@@ -24,13 +24,10 @@ from ..spec import DataSpec
 from .calls import Call, Lane, Work, alone
 from .checkpoint import DamagedState, load_state, save_state
 from .deadline import TimeLimit
-from .evaluation import Condition, Evaluation, batches_in_order, score
+from .evaluation import Condition, Evaluation, Evaluations, batches_in_order, score
 from .masking import draw
 from .means import Means
 from .tensors import Masks, SplitTensors
-
-# Evaluation batches that are kept from epoch to epoch, per split.
-_KEPT_BYTES = 128 * 2**20
 
 
 class Diverged(Exception):
@@ -61,6 +58,7 @@ class Job:
         max_seconds: Time limit, or ``None``.
         test: Test split, only where the protocol selects on test or audits selection.
         test_conditions: Its conditions.
+        evaluations: Evaluations of every epoch, with the batches that they keep; runs may share them.
     """
 
     spec: DataSpec
@@ -82,6 +80,7 @@ class Job:
     max_seconds: float | None = None
     test: SplitTensors | None = None
     test_conditions: Sequence[Condition] = ()
+    evaluations: Evaluations = field(default_factory=Evaluations)
 
 
 @dataclass
@@ -153,7 +152,6 @@ class Training:
         self._best: dict[str, Tensor] | None = None
         self._stage_best: dict[str, Tensor] | None = None
         self._view = TrainingView(job, self._masks(0))
-        self._evaluations: dict[str, Evaluation] = {}
 
     @property
     def shared_stages(self) -> int:
@@ -298,19 +296,15 @@ class Training:
         return result
 
     def _evaluation(self, what: Literal["complete", "valid", "test"]) -> Evaluation:
-        """An evaluation of every epoch, with the batches that it keeps."""
-        if what not in self._evaluations:
-            job = self.job
-            split, conditions = job.valid, job.validation
-            if what == "complete":
-                conditions = [Condition("complete", "complete", None, split.everything())]
-            elif what == "test":
-                assert job.test is not None
-                split, conditions = job.test, job.test_conditions
-            self._evaluations[what] = Evaluation(
-                split, conditions, job.evaluation_batch, job.precision, job.joined, _KEPT_BYTES
-            )
-        return self._evaluations[what]
+        """An evaluation of every epoch."""
+        job = self.job
+        if what == "complete":
+            return job.evaluations.of_complete(job.valid, job.evaluation_batch, job.precision, job.joined)
+        split, conditions = job.valid, job.validation
+        if what == "test":
+            assert job.test is not None
+            split, conditions = job.test, job.test_conditions
+        return job.evaluations.of(split, conditions, job.evaluation_batch, job.precision, job.joined)
 
     def _audit(self, test: SplitTensors) -> Work[None]:
         """Test metrics of the epoch, kept apart from everything that selection reads."""

@@ -1,4 +1,7 @@
-"""What workers say, and what the schedule asks of them."""
+"""What workers say, and what the schedule asks of them.
+
+What is given out has one address: that of a run, or those of the runs of a stack, joined by ``+``.
+"""
 
 from __future__ import annotations
 
@@ -37,10 +40,10 @@ class EpochDone:
 
 @dataclass(frozen=True)
 class Ended:
-    """A worker is done with a run.
+    """A worker is done with what it was given, or with one run of it.
 
     Attributes:
-        address: Address of the run.
+        address: Address of the run, or of the stack.
         how: ``"computed"`` now, ``"found"`` in the store, or ``"elsewhere"``: another process holds it.
     """
 
@@ -50,10 +53,10 @@ class Ended:
 
 @dataclass(frozen=True)
 class Lost:
-    """The worker of a run has died; its checkpoint is left.
+    """A worker has died; the checkpoints of its runs are left.
 
     Attributes:
-        address: Address of the run.
+        address: Address of what it was given.
         reason: What is known of the death.
         memory: Whether want of memory is the likely cause.
     """
@@ -88,6 +91,16 @@ class Remark:
 Event = Started | EpochDone | Ended | Lost | Unable | Remark
 
 
+def joint_address(addresses: Sequence[str]) -> str:
+    """Address under which runs are given out together."""
+    return "+".join(addresses)
+
+
+def parts_of(address: str) -> list[str]:
+    """Addresses of the runs that are given out under an address."""
+    return address.split("+")
+
+
 class Workers(Protocol):
     """Those who compute runs."""
 
@@ -96,7 +109,7 @@ class Workers(Protocol):
         ...
 
     def give(self, address: str) -> None:
-        """Gives out a run."""
+        """Gives out a run, or a stack."""
         ...
 
     def events(self, seconds: float) -> Sequence[Event]:
@@ -104,7 +117,7 @@ class Workers(Protocol):
         ...
 
     def stop(self, address: str) -> None:
-        """Ends the worker of a run by force; a ``Lost`` follows."""
+        """Ends the worker of what was given out by force; a ``Lost`` follows."""
         ...
 
     def close(self) -> None:

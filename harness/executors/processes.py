@@ -160,7 +160,7 @@ class _Process:
             while self.connection.poll():
                 event = self.connection.recv()
                 found.append(event)
-                if isinstance(event, Ended):
+                if isinstance(event, Ended) and event.address == self.address:
                     self.address = ""
         return found
 

@@ -12,7 +12,7 @@ from ..errors import UserError
 from ..execute import Display, Entered
 from ..protocol.plan import Plan, PlannedRun
 from ..store import Store, StoredRun
-from .events import Ended, EpochDone, Event, Lost, Remark, Started, Unable, Workers
+from .events import Ended, EpochDone, Event, Lost, Remark, Started, Unable, Workers, joint_address
 
 # A run whose worker dies is continued from its checkpoint by another one, so many times in all.
 _TRIES = 3
@@ -26,26 +26,28 @@ class WorkerLost(Exception):
 
 @dataclass
 class _Given:
-    """A run that a worker has.
+    """What a worker has: a run, or a stack.
 
     Attributes:
-        run: The run.
+        left: Runs that have not ended, by address.
+        patience: Seconds of silence after which it is stopped; ``None``: never.
         heard: When it was last heard of; infinite until it starts, as workers take time to load.
         overdue: Whether it was stopped for its silence.
     """
 
-    run: PlannedRun
+    left: dict[str, PlannedRun]
+    patience: float | None
     heard: float = math.inf
     overdue: bool = False
 
 
 def compute_together(
-    pending: Sequence[PlannedRun], plan: Plan, store: Store, workers: Workers, display: Display
+    pending: Sequence[tuple[PlannedRun, ...]], plan: Plan, store: Store, workers: Workers, display: Display
 ) -> Generator[Entered, None, None]:
     """Has runs computed by workers.
 
     Args:
-        pending: Runs that the store lacks.
+        pending: Runs that the store lacks, in the groups that are given out.
         plan: Their plan.
         store: Where they go.
         workers: Who computes; closed at the end, whatever happens.
@@ -66,24 +68,24 @@ def compute_together(
 
 class _Schedule:
     def __init__(
-        self, pending: Sequence[PlannedRun], plan: Plan, store: Store, workers: Workers, display: Display
+        self,
+        pending: Sequence[tuple[PlannedRun, ...]],
+        plan: Plan,
+        store: Store,
+        workers: Workers,
+        display: Display,
     ) -> None:
         self._waiting = deque(pending)
         self._given: dict[str, _Given] = {}
         self._elsewhere: dict[str, PlannedRun] = {}
         self._tries: Counter[str] = Counter()
         self._plan, self._store, self._workers, self._display = plan, store, workers, display
-        minutes = plan.protocol.compute.max_minutes
-        # The training itself keeps the limit; who is silent for longer than all of it hangs.
-        self._silence = None if minutes is None else 60 * minutes + max(10.0, 6 * minutes)
 
     def run(self) -> Generator[Entered, None, None]:
         looked = 0.0
         while self._waiting or self._given or self._elsewhere:
             while self._waiting and self._workers.room(len(self._given)):
-                run = self._next()
-                self._given[run.address] = _Given(run)
-                self._workers.give(run.address)
+                self._give(self._next())
             for event in self._workers.events(_TICK):
                 yield from self._heard(event)
             self._stop_overdue()
@@ -93,13 +95,22 @@ class _Schedule:
                     self._display.waiting(len(self._elsewhere))
                 yield from self._look_elsewhere()
 
-    def _next(self) -> PlannedRun:
-        """The first run that would not wait for a shared stage that another one is training."""
-        busy = {given.run.stage_address for given in self._given.values()}
-        for index, run in enumerate(self._waiting):
-            if run.stage_address not in busy or self._store.stage_file(run.stage_address).is_file():
+    def _give(self, runs: tuple[PlannedRun, ...]) -> None:
+        address = joint_address([run.address for run in runs])
+        minutes = self._plan.protocol.compute.max_minutes
+        # The training itself keeps the limit; who is silent for longer than all of it hangs.
+        patience = None if minutes is None else 60 * minutes * len(runs) + max(10.0, 6 * minutes)
+        self._given[address] = _Given({run.address: run for run in runs}, patience)
+        self._workers.give(address)
+
+    def _next(self) -> tuple[PlannedRun, ...]:
+        """The first runs that would not wait for a shared stage that others are training."""
+        busy = {run.stage_address for given in self._given.values() for run in given.left.values()}
+        for index, runs in enumerate(self._waiting):
+            stages = {run.stage_address for run in runs} & busy
+            if all(self._store.stage_file(stage).is_file() for stage in stages):
                 del self._waiting[index]
-                return run
+                return runs
         return self._waiting.popleft()
 
     def _heard(self, event: Event) -> Generator[Entered, None, None]:
@@ -108,45 +119,62 @@ class _Schedule:
         if isinstance(event, Remark):
             self._display.note(event.message)
             return
-        given = self._given.get(event.address)
-        if given is None:
+        holder = self._holder(event.address)
+        if holder is None:
             return  # a late word of a run that is over
+        given = self._given[holder]
         given.heard = time.monotonic()
-        run = given.run
+        run = given.left.get(event.address)
         match event:
-            case Started():
+            case Started() if run is not None:
                 self._display.run_started(run)
-            case EpochDone():
+            case EpochDone() if run is not None:
                 self._display.epoch_done(run, event.stage, event.step, event.loss)
-            case Ended():
-                del self._given[run.address]
-                stored = self._store.find(run.address)
-                if event.how == "elsewhere" or stored is None:
-                    self._elsewhere[run.address] = run
-                else:
-                    yield Entered(run, stored, event.how == "computed")
+            case Ended() if event.address == holder:
+                del self._given[holder]
+                for one in given.left.values():
+                    yield from self._ended(one, event.how)
+            case Ended() if run is not None:
+                del given.left[event.address]
+                yield from self._ended(run, event.how)
             case Lost():
-                del self._given[run.address]
+                del self._given[holder]
                 yield from self._lost(given, event)
 
-    def _lost(self, given: _Given, event: Lost) -> Generator[Entered, None, None]:
-        run = given.run
-        stored = self._store.find(run.address)
-        if stored is not None:  # it died between publishing and saying so
-            yield Entered(run, stored, True)
-            return
-        self._tries[run.address] += 1
-        if not given.overdue and self._tries[run.address] < _TRIES:
-            self._display.note(f"{run.name}: {event.reason}; it continues from its checkpoint")
-            self._waiting.appendleft(run)
-            return
-        with self._store.claim(run.address) as mine:
-            if mine:
-                yield Entered(run, self._record(given, event), True)
-            else:
-                self._elsewhere[run.address] = run
+    def _holder(self, address: str) -> str | None:
+        """Under which address a run, or a stack, is given out."""
+        if address in self._given:
+            return address
+        return next((joint for joint, given in self._given.items() if address in given.left), None)
 
-    def _record(self, given: _Given, event: Lost) -> StoredRun:
+    def _ended(self, run: PlannedRun, how: str) -> Generator[Entered, None, None]:
+        stored = self._store.find(run.address)
+        if how == "elsewhere" or stored is None:
+            self._elsewhere[run.address] = run
+        else:
+            yield Entered(run, stored, how == "computed")
+
+    def _lost(self, given: _Given, event: Lost) -> Generator[Entered, None, None]:
+        again: list[PlannedRun] = []
+        for run in given.left.values():
+            stored = self._store.find(run.address)
+            if stored is not None:  # it died between publishing and saying so
+                yield Entered(run, stored, True)
+                continue
+            self._tries[run.address] += 1
+            if not given.overdue and self._tries[run.address] < _TRIES:
+                self._display.note(f"{run.name}: {event.reason}; it continues from its checkpoint")
+                again.append(run)
+                continue
+            with self._store.claim(run.address) as mine:
+                if mine:
+                    yield Entered(run, self._record(run, given, event), True)
+                else:
+                    self._elsewhere[run.address] = run
+        if again:
+            self._waiting.appendleft(tuple(again))
+
+    def _record(self, run: PlannedRun, given: _Given, event: Lost) -> StoredRun:
         from ..engine.run import record_failure
         from ..engine.training import TimeLimit
 
@@ -156,13 +184,12 @@ class _Schedule:
             if given.overdue
             else WorkerLost(f"{event.reason}, {_TRIES} times in all")
         )
-        return record_failure(given.run, self._plan, self._store, problem)
+        return record_failure(run, self._plan, self._store, problem)
 
     def _stop_overdue(self) -> None:
-        if self._silence is None:
-            return
         for address, given in self._given.items():
-            if not given.overdue and time.monotonic() - given.heard > self._silence:
+            late = given.patience is not None and time.monotonic() - given.heard > given.patience
+            if late and not given.overdue:
                 given.overdue = True
                 self._workers.stop(address)
 
@@ -174,6 +201,6 @@ class _Schedule:
             if free:
                 del self._elsewhere[address]
                 if stored is None:
-                    self._waiting.append(run)
+                    self._waiting.append((run,))
                 else:
                     yield Entered(run, stored, False)

@@ -101,11 +101,14 @@ class Execution:
         device: ``"cpu"`` or ``"cuda"``.
         threads: CPU threads of one run.
         precision: ``"float32"`` or ``"bf16"``.
+        stack: Runs that are trained as one network where they can be. Numbers differ by rounding, and
+            in what dropout draws: an address says whether, not with how many.
     """
 
     device: str
     threads: int
     precision: str
+    stack: int = 1
 
 
 @dataclass(frozen=True)
@@ -512,9 +515,37 @@ def _method_identity(execution: Execution, run: PlannedRun) -> dict[str, Any]:
         "device": execution.device,
         "threads": execution.threads,
         "precision": execution.precision,
+        **({"stacked": True} if can_stack(execution, run) else {}),
         # A study may find the record's own settings: still a row of its own, with its own budget.
         **({"tuned": [tuned.study, tuned.trials]} if tuned is not None else {}),
     }
+
+
+def can_stack(execution: Execution, run: PlannedRun) -> bool:
+    """Whether a run is trained in a stack."""
+    return execution.stack > 1 and bool(run.variant.info.stacks(run.parameters))
+
+
+def stacks_of(execution: Execution, runs: Iterable[PlannedRun]) -> list[tuple[PlannedRun, ...]]:
+    """Runs in the groups in which they are computed: of one row, fold and training condition.
+
+    Args:
+        execution: Where and how.
+        runs: Planned runs.
+
+    Returns:
+        Groups of up to ``execution.stack`` runs, in the order of their first ones.
+    """
+    groups: list[list[PlannedRun]] = []
+    open_groups: dict[tuple[object, ...], list[PlannedRun]] = {}
+    for run in runs:
+        key = (run.variant.label, id(run.data), run.fold, run.train.name)
+        group = open_groups.get(key)
+        if group is None or not can_stack(execution, run) or len(group) == execution.stack:
+            group = open_groups[key] = []
+            groups.append(group)
+        group.append(run)
+    return [tuple(group) for group in groups]
 
 
 def data_identity(data: DataPlan, fold: int | None) -> dict[str, Any]:

@@ -153,6 +153,8 @@ class ComputeEntry(Section):
         max_minutes: Time limit of one run; a run over it fails.
         threads: CPU threads of one run.
         precision: ``"float32"`` or ``"bf16"`` (autocast).
+        stack: Runs of a method, differing in their seed, that are trained as one network, where the
+            method can be; 1: none.
         audit: Record test metrics of every epoch where selection can't read them.
         checkpoint_seconds: At most this much work is lost to a kill, or an epoch, or 200 times
             what writing a checkpoint takes; they are written after an epoch.
@@ -164,6 +166,7 @@ class ComputeEntry(Section):
     max_minutes: Annotated[float, Field(gt=0)] | None = None
     threads: Annotated[int, Field(ge=1, le=256)] = 1
     precision: Literal["float32", "bf16"] = "float32"
+    stack: Annotated[int, Field(ge=1, le=1000)] = 1
     audit: bool = False
     checkpoint_seconds: Annotated[float, Field(ge=0)] = 2.0
 

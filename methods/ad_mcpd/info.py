@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from ...harness.record import FloatRange, HyperParameters, IntRange, MethodInfo, Reference
+from ...harness.record import CallKind, FloatRange, HyperParameters, IntRange, MethodInfo, Reference
 from ...harness.spec import SENTIMENT_CLASSES, DataSpec
 
 
@@ -194,6 +194,15 @@ def _applies(spec: DataSpec, parameters: HyperParameters) -> str | None:
     return None
 
 
+def stacks(parameters: HyperParameters) -> tuple[CallKind, ...]:
+    """Training, but for a language model, which looks at what its masks are.
+
+    Predictions complete incomplete samples only, whose number is not known before.
+    """
+    assert isinstance(parameters, Parameters)
+    return () if parameters.needs_language_model else ("training_step",)
+
+
 INFO = MethodInfo(
     name="ad_mcpd",
     title="AD-MCPD (reconstruction)",
@@ -219,5 +228,5 @@ INFO = MethodInfo(
     numerics_version=2,
     batch_dependent=frozenset({"published", "first_upload"}),
     applies=_applies,
-    stacks=lambda parameters: ("training_step",),
+    stacks=stacks,
 )
