@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from . import epochs, jobs, leaderboard, masks, overhead, startup
+from . import epochs, jobs, leaderboard, masks, overhead, stack, startup
 from .setting import Setting
 from .table import as_records, as_text
 
@@ -20,6 +20,7 @@ SECTIONS = {
     "overhead": overhead.measure,
     "epochs": epochs.measure,
     "jobs": jobs.measure,
+    "stack": stack.measure,
     "leaderboard": leaderboard.measure,
 }
 

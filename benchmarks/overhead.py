@@ -21,7 +21,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from .setting import PROTOCOLS, Setting, in_own_process, inside, timed
+from .setting import PROTOCOLS, Setting, in_own_process, inside, timed, with_epochs
 from .table import Figure
 
 if TYPE_CHECKING:
@@ -62,14 +62,14 @@ class Shares:
 
 def measure(setting: Setting) -> list[Figure]:
     """Share of the harness in the time of a run, per method."""
-    epochs = setting.epochs or (2 if setting.quick else 20)
+    epochs = setting.epochs or (2 if setting.quick else None)
     figures = []
     for method in setting.methods or METHODS[: 1 if setting.quick else None]:
         shares = in_own_process(compare, "mosi_small", method, epochs, setting.device)
         figures.append(
             Figure(
                 "Harness beside the method's own work",
-                f"{method}, a run of at most {epochs} epochs, {setting.device}",
+                f"{method}, a run of {epochs or 'its usual'} epochs, {setting.device}",
                 shares.whole,
                 "s",
                 beside="plain loop",
@@ -82,7 +82,7 @@ def measure(setting: Setting) -> list[Figure]:
     return figures
 
 
-def compare(protocol: str, method: str, epochs: int, device: str) -> Shares:
+def compare(protocol: str, method: str, epochs: int | None, device: str) -> Shares:
     """Time per run of the harness and of the plain loop, on generated data of a protocol's shape."""
     from imer_bench.harness.api import plan_protocol
     from imer_bench.harness.engine.run import SplitCache, Workshop
@@ -91,7 +91,7 @@ def compare(protocol: str, method: str, epochs: int, device: str) -> Shares:
 
     plan = plan_protocol(
         PROTOCOLS / f"{protocol}.toml",
-        settings=[f"compute.epochs={epochs}", "compute.threads=1"],
+        settings=["compute.threads=1", *with_epochs(protocol, method, epochs)],
         methods=[method],
         seeds=list(range(RUNS + 1)),
         synthetic=True,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import time
+import tomllib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
@@ -44,6 +45,19 @@ class Seconds:
 
     wall: float
     cpu: float
+
+
+def with_epochs(protocol: str, method: str, epochs: int | None) -> list[str]:
+    """Settings that give a method so many epochs, over what its entry in the protocol says.
+
+    Args:
+        protocol: Name of the protocol.
+        method: Name of the method.
+        epochs: Epochs over all stages; ``None``: as the protocol has it.
+    """
+    entries = tomllib.loads((PROTOCOLS / f"{protocol}.toml").read_text(encoding="utf-8"))["methods"]
+    places = [index for index, entry in enumerate(entries) if entry["name"] == method]
+    return [] if epochs is None else [f"methods.{index}.parameters.epochs={epochs}" for index in places]
 
 
 def timed(work: Callable[[], Any], rounds: int = 1) -> Seconds:

@@ -9,13 +9,14 @@ and its own optimiser, which sees its own network as ever.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ..batch import Batch, Prediction
 from ..method import Method
@@ -117,7 +118,7 @@ class Stack:
             with OwnDraws(self._generators, run) if network.method.training else nullcontext():
                 return functional_call(network, tensors, (replace(rest, **given),))
 
-        with autocast(self._runs.device, calls[0].precision):
+        with autocast(self._runs.device, calls[0].precision), _attention(self._runs.device):
             return torch.vmap(one, in_dims=(0, axes, 0))(self._tensors, batch, self._runs)
 
 
@@ -138,6 +139,11 @@ class _Function(nn.Module):
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         return self._function(self.method, batch)
+
+
+def _attention(device: torch.device) -> AbstractContextManager[None]:
+    """Attention by matrix products on a CPU, whose own kernel would be called run by run."""
+    return sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else nullcontext()
 
 
 def _owners(method: Method) -> Any:

@@ -52,8 +52,8 @@ def select(similarities: Tensor, candidates: Tensor, top_k: int) -> Selection:
     """
     ranked = similarities.detach().masked_fill(~candidates, -torch.inf).mT
     best = ranked.topk(min(top_k, ranked.shape[-1]), dim=-1)
-    chosen = torch.zeros_like(ranked, dtype=torch.bool)
-    chosen.scatter_(-1, best.indices, best.values > -torch.inf)
+    none = torch.zeros_like(ranked, dtype=torch.bool)
+    chosen = none.scatter(-1, best.indices, best.values > -torch.inf)
     return Selection(chosen, chosen.any(dim=-1))
 
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from imer_bench.harness.batch import Batch, Prediction, prediction_from_outputs
 from imer_bench.harness.losses import task_loss
 from imer_bench.harness.method import Method, Stage, StagePlan, TrainingData
-from imer_bench.harness.record import HyperParameters, MethodInfo
+from imer_bench.harness.record import CALLS, HyperParameters, MethodInfo
 from imer_bench.harness.spec import Task
 
 TASKS: frozenset[Task] = frozenset({"regression", "binary", "multiclass"})
@@ -168,6 +168,7 @@ def _info(name: str, model: type, parameters: type[HyperParameters], score: bool
 
 
 TWO_STAGES = _info("two_stages", TwoStages, TwoStagesParameters)
+STAGES_TOGETHER = replace(TWO_STAGES, stacks=lambda parameters: CALLS)
 ANCHORS = _info("anchors", Anchors, AnchorsParameters, score=False)
 GOES_WRONG = _info("goes_wrong", GoesWrong, RaisesParameters)
 NEEDS_FOUR = replace(

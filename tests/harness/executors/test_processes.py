@@ -8,6 +8,8 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import psutil
 import pytest
 from commands import contents
@@ -94,6 +96,42 @@ def test_a_run_whose_process_is_killed_continues_in_another_one(tmp_path):
     unbroken = bench(tmp_path, "--protocol", path, "--results", tmp_path / "whole", *settings)
     assert unbroken.wait() == 0
     assert contents(folder) == contents(tmp_path / "whole" / "tiny")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_stack_whose_process_is_killed_continues_in_another_one(tmp_path):
+    settings = [
+        *("--set", "compute.epochs=40", "--set", "compute.patience=40", "--set", "compute.stack=2"),
+        *("--set", "compute.checkpoint_seconds=0", "--seeds", "1,2,3,4"),
+    ]
+    path = write_tiny(tmp_path)
+    process = bench(tmp_path, "--protocol", path, "--jobs", "2", *settings)
+    folder = tmp_path / "results" / "tiny"
+    checkpoint = wait_for(lambda: list(folder.glob("work/*/checkpoint.safetensors")))[0]
+    held = folder / "locks" / f"{checkpoint.parent.name}.lock"
+    (victim,) = wait_for(
+        lambda: [
+            child
+            for child in psutil.Process(process.pid).children(recursive=True)
+            if any(Path(file.path) == held for file in child.open_files())
+        ]
+    )
+    assert sum("locks" in file.path for file in victim.open_files()) == 2
+    victim.kill()
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    assert err.count("continues from its checkpoint") == 2
+    assert "4 runs computed" in out
+    unbroken = bench(tmp_path, "--protocol", path, "--results", tmp_path / "whole", *settings)
+    assert unbroken.wait() == 0
+    # To rounding, as who is in a stack decides how its products are summed.
+    whole = {run.folder.name: run for run in Store(tmp_path / "whole" / "tiny").runs()}
+    found = {run.folder.name: run for run in Store(folder).runs()}
+    assert whole.keys() == found.keys()
+    assert len(found) == 4
+    for name, run in found.items():
+        tables = [pd.read_parquet(one.predictions) for one in (run, whole[name])]
+        np.testing.assert_allclose(*(table["score"].to_numpy() for table in tables), atol=1e-4)
 
 
 def test_a_method_that_kills_its_process_is_a_hole_and_the_rest_goes_on(tmp_path):

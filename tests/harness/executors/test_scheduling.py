@@ -87,6 +87,51 @@ def test_a_lost_run_is_tried_three_times_and_one_that_ended_in_silence_is_not_re
     assert "3 times" in outcome.failed[0].record["error"]["message"]
 
 
+def test_a_lost_stack_is_given_out_anew_without_what_it_had_finished(tmp_path):
+    settings = ["train.seeds=[1, 2, 3]", "compute.stack=3"]
+    plan, store = tiny_plan(tmp_path, *settings), Store(tmp_path / "results")
+    compute = finished(plan, store)
+    first, *rest = addresses = [run.address for run in plan.runs]
+
+    def end(address):
+        one, *others = address.split("+")
+        compute(one)
+        if not others:
+            return Ended(address, "computed")
+        # The first of the stack is in the store; the other two are tried again, then the last one.
+        return Lost(address, "its worker was killed")
+
+    some = InTurn(1, end)
+    outcome = execute(plan, store, Silent(), workers=lambda: some)
+    assert some.given == ["+".join(addresses), "+".join(rest), rest[1]]
+    assert sorted(run.address for run in outcome.computed) == sorted(addresses)
+    assert not outcome.failed
+    assert first in store.addresses()
+
+
+def test_runs_of_a_stack_enter_as_they_end_and_what_is_held_elsewhere_is_waited_for(tmp_path):
+    settings = ["train.seeds=[1, 2, 3]", "compute.stack=3"]
+    plan, store = tiny_plan(tmp_path, *settings), Store(tmp_path / "results")
+    one, two, three = (run.address for run in plan.runs)
+    compute = finished(plan, store)
+
+    class Stack(InTurn):
+        def events(self, seconds):
+            if not self.running:
+                return []
+            joint = self.running.pop(0)
+            assert joint == f"{one}+{two}+{three}"
+            for address in (one, two, three):
+                compute(address)
+            starts = [Started(one), Started(three)]
+            return [*starts, Ended(two, "elsewhere"), Ended(three, "computed"), Ended(joint, "computed")]
+
+    entered = []
+    outcome = execute(plan, store, Silent(), on_run=entered.append, workers=lambda: Stack(1, None))
+    assert [run.address for run in entered] == [three, one]
+    assert outcome.reused == 1
+
+
 def cost(**changes):
     known = {
         "method": "late_fusion", "variant": "other", "data_set": "synthetic", "utterances": 100, "epochs": 2,
