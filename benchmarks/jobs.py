@@ -1,4 +1,4 @@
-"""Runs per hour of ``--jobs N``, and of stacks, beside one run at a time: the whole command, start-up included."""
+"""Runs per hour of ``--jobs N``, and of stacks, beside one run at a time: the whole command."""
 
 from __future__ import annotations
 
@@ -29,11 +29,12 @@ def measure(setting: Setting) -> list[Figure]:
         one = seconds(method, epochs, runs, 1, 1, setting.device)
         for jobs, stack in ways:
             many = seconds(method, epochs, runs, jobs, stack, setting.device)
+            how = f"{setting.device}, --jobs {jobs}, stacks of {stack}"
             judged = setting.device == "cuda" or jobs == 2
             figures.append(
                 Figure(
                     "Several runs at a time",
-                    f"{method}, {runs} runs of {epochs} epochs, {setting.device}, --jobs {jobs}, stacks of {stack}",
+                    f"{method}, {runs} runs of {epochs} epochs, {how}",
                     many,
                     "s",
                     beside="one at a time",

@@ -169,7 +169,7 @@ class _Stacks:
     """Stacks that are in use; a method is in one of them at most."""
 
     def __init__(self) -> None:
-        self._stacks: dict[tuple[int, ...], Stack] = {}
+        self._stacks: dict[tuple[object, ...], Stack] = {}
 
     def carry_out(self, members: Sequence[Member[T]], kinds: Collection[CallKind]) -> Sequence[object]:
         calls = [member.call for member in members if member.call is not None]
@@ -178,7 +178,8 @@ class _Stacks:
             with member.random_state():
                 return [calls[0].carry_out()]
         methods = [call.method for call in calls]
-        key = tuple(id(method) for method in methods)
+        # What a network does, and draws, may differ between stages.
+        key = (members[0].stage, members[0].weights, *(id(method) for method in methods))
         stack = self._stacks.get(key)
         if stack is None or not stack.is_whole():
             self._stacks = {

@@ -17,11 +17,12 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils._pytree import tree_leaves
 
 from ..batch import Batch, Prediction
 from ..method import Method
 from .calls import Call, autocast
-from .draws import OwnDraws
+from .draws import Draw, OwnDraws
 
 
 class Stack:
@@ -48,6 +49,8 @@ class Stack:
         trained = [name for name, value in methods[0].named_parameters() if value.requires_grad]
         self._leaves = [self._tensors[f"method.{name}"].requires_grad_() for name in trained]
         self._own = [[method.get_parameter(name) for name in trained] for method in methods]
+        # What is drawn in a call, by the shapes that it is given.
+        self._noted: dict[tuple[Any, ...], list[Draw]] = {}
         self._runs = torch.arange(len(methods), device=generators[0].device)
 
     def holds(self, method: Method) -> bool:
@@ -113,13 +116,20 @@ class Stack:
         batch, axes, rest = _together([call.batch for call in calls], least)
         network = _Function(self._methods[0], function)
 
-        def one(tensors: dict[str, Tensor], given: Mapping[str, Any], run: Tensor) -> dict[str, Tensor]:
+        def one(
+            tensors: dict[str, Tensor], given: Mapping[str, Any], run: Tensor, drawn: list[Tensor] | None
+        ) -> dict[str, Tensor]:
             # Every call of a torch function pays for it, so only where something may be drawn.
-            with OwnDraws(self._generators, run) if network.method.training else nullcontext():
+            training = network.method.training
+            with OwnDraws(self._generators, run, noted, drawn) if training else nullcontext():
                 return functional_call(network, tensors, (replace(rest, **given),))
 
+        sizes = (calls[0].kind, *(tuple(value.shape) for value in tree_leaves(batch)))
+        noted = self._noted.setdefault(sizes, [])
+        drawn = [draw.of(self._generators) for draw in noted] or None
         with autocast(self._runs.device, calls[0].precision), _attention(self._runs.device):
-            return torch.vmap(one, in_dims=(0, axes, 0))(self._tensors, batch, self._runs)
+            axes = (0, axes, 0, None if drawn is None else 0)
+            return torch.vmap(one, in_dims=axes)(self._tensors, batch, self._runs, drawn)
 
 
 _ANSWERS: Mapping[str, Callable[[Stack, Sequence[Call]], list[Any]]] = {

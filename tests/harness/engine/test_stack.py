@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from imer_bench.harness.engine.draws import OwnDraws
+from imer_bench.harness.engine.draws import Draw, DrawsChanged, OwnDraws
 from imer_bench.harness.execute import Silent, execute
 from imer_bench.harness.method import Method
 from imer_bench.harness.protocol.plan import stacks_of
@@ -279,31 +279,57 @@ def drawn(x: torch.Tensor) -> Iterator[torch.Tensor]:
 def test_every_run_of_a_stack_draws_what_it_would_draw_alone():
     seeds = [11, 12, 13]
     x = torch.randn(3, 4, 5, generator=torch.Generator().manual_seed(0))
-    together = x.clone().requires_grad_()
     sources = [torch.Generator().manual_seed(seed) for seed in seeds]
+    noted: list[Draw] = []
+    for times in (1, 2, 3):
+        together = x.clone().requires_grad_()
+        beforehand = None if times == 1 else [draw.of(sources) for draw in noted]
 
-    def one(own: torch.Tensor, run: torch.Tensor) -> list[torch.Tensor]:
-        with OwnDraws(sources, run):
-            return list(drawn(own))
+        def one(own: torch.Tensor, run: torch.Tensor, given: list[torch.Tensor] | None):
+            with OwnDraws(sources, run, noted, given):
+                return list(drawn(own))
 
-    found = torch.vmap(one)(together, torch.arange(3))
-    found[-1].sum().backward()
-    assert together.grad is not None
-    for run, seed in enumerate(seeds):
-        torch.manual_seed(seed)
-        own = x[run].clone().requires_grad_()
-        expected = list(drawn(own))
-        expected[-1].backward()
-        assert own.grad is not None
-        for values, theirs in zip(expected, found, strict=True):
-            torch.testing.assert_close(theirs[run], values, rtol=1e-5, atol=1e-6)
-        torch.testing.assert_close(together.grad[run], own.grad)
+        axes = (0, 0, None if beforehand is None else 0)
+        found = torch.vmap(one, in_dims=axes)(together, torch.arange(3), beforehand)
+        found[-1].sum().backward()
+        assert together.grad is not None
+        for run, seed in enumerate(seeds):
+            torch.manual_seed(seed)
+            for _ in range(times - 1):
+                list(drawn(x[run]))
+            own = x[run].clone().requires_grad_()
+            expected = list(drawn(own))
+            expected[-1].backward()
+            assert own.grad is not None
+            for values, theirs in zip(expected, found, strict=True):
+                torch.testing.assert_close(theirs[run], values, rtol=1e-5, atol=1e-6)
+            torch.testing.assert_close(together.grad[run], own.grad)
+
+
+@pytest.mark.parametrize("shape", [(4, 5), (5,)])
+def test_other_draws_than_before_are_refused(shape):
+    noted: list[Draw] = []
+    sources = [torch.Generator(), torch.Generator()]
+
+    def drop(given: list[torch.Tensor] | None, *shapes: tuple[int, ...]):
+        def one(run: torch.Tensor, given: list[torch.Tensor] | None):
+            with OwnDraws(sources, run, noted, given):
+                return [torch.randn(shape) for shape in shapes]
+
+        return torch.vmap(one, in_dims=(0, None if given is None else 0))(torch.arange(2), given)
+
+    drop(None, (4,))
+    given = [draw.of(sources) for draw in noted]
+    drop(given, (4,))
+    for shapes in ([shape], [(4,), shape]):
+        with pytest.raises(DrawsChanged, match="is drawn"):
+            drop(given, *shapes)
 
 
 @pytest.mark.parametrize("draw", [torch.bernoulli, torch.poisson, lambda x: x.clone().normal_()])
 def test_what_is_drawn_in_any_other_way_is_refused(draw):
     def one(own: torch.Tensor, run: torch.Tensor) -> torch.Tensor:
-        with OwnDraws([torch.Generator()] * 2, run):
+        with OwnDraws([torch.Generator()] * 2, run, []):
             return draw(own)
 
     with pytest.raises(RuntimeError, match="random"):
