@@ -7,8 +7,8 @@
 FOLDER is a checkout of the repository and commit that ``methods/<name>/info.py`` names; none of it is part
 of this project. Without a folder a method is timed alone, beside the figure of its specification. All steps
 of a case take turns in one process, which makes the ratios fair on a machine with other work on it. The
-authors' step is a lower bound: their network, a loss that costs next to nothing, its backward pass and
-Adam. Ours is the whole training step.
+authors' step is their network, what it minimises (GCNet, ComP) or a loss that costs next to nothing (a lower
+bound: the others), its backward pass and Adam. Ours is the whole training step.
 
 GCNet's code needs torch_geometric. MAGTKD's is GPL-3.0 and not opened: its figures are those of its
 specification.

@@ -1,8 +1,9 @@
 """The authors' released networks, imported from a checkout that is never part of this project.
 
-A step here is the authors' forward pass, a loss that costs next to nothing (half the mean square of
-everything the network returned), its backward pass and Adam. What their trainers do beside it, their
-losses included, is left out: their figure is a lower bound of their training step.
+A step here is the authors' forward pass, a loss, its backward pass and Adam. The loss of GCNet and ComP is
+theirs: the functions of their ``loss.py``, as many as their trainers minimise. That of the others costs next
+to nothing (the mean square of everything the network returned), so that their figure is a lower bound, as it
+is where trainers compute more: terms that are not minimised, ComP's changes to gradients, measures, copies.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import json
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -68,16 +70,38 @@ def _tensors(answer: object) -> Iterator[Tensor]:
             yield from _tensors(value)
 
 
-def _training_step(parameters: Iterable[nn.Parameter], forward: Callable[[], object]) -> Step:
+def _mean_squares(answer: object) -> Tensor:
+    """A loss of everything that a network returned."""
+    return torch.stack([value.square().mean() for value in _tensors(answer)]).sum()
+
+
+def _training_step(
+    parameters: Iterable[nn.Parameter],
+    forward: Callable[[], Any],
+    loss: Callable[[Any], Tensor] = _mean_squares,
+) -> Step:
     optimizer = torch.optim.Adam(parameters, lr=1e-4, weight_decay=1e-5)
 
     def step() -> None:
         optimizer.zero_grad()
-        terms = [value.square().mean() for value in _tensors(forward())]
-        torch.stack(terms).sum().backward()
+        loss(forward()).backward()
         optimizer.step()
 
     return step
+
+
+def _task_loss(folder: Path, data: Data) -> Callable[[Tensor], Tensor]:
+    """The masked task loss that GCNet's and ComP's releases share, of outputs ``[..., K]``."""
+    losses = _import(folder, "loss")
+    regression = data.spec.task == "regression"
+    function = losses.MaskedMSELoss() if regression else losses.MaskedCELoss()
+    labels, real = _labels(data).reshape(-1), data.batch.real.float()
+    return lambda outputs: function(outputs.reshape(-1, outputs.shape[-1]), labels, real)
+
+
+def _labels(data: Data) -> Tensor:
+    assert data.batch.labels is not None
+    return data.batch.labels
 
 
 def _time_first(data: Data) -> tuple[Tensor, Tensor]:
@@ -109,9 +133,18 @@ def gcnet(folder: Path, data: Data, settings: Mapping[str, Any]) -> Step:
         time_attn=settings["time_attn"],
         no_cuda=True,
     )
-    features, _ = _time_first(data)
+    features, available = _time_first(data)
     speakers, real, lengths = data.batch.speakers, data.batch.real.float(), list(data.batch.lengths)
-    return _training_step(network.parameters(), lambda: network([features], speakers, real, lengths))
+    assert data.batch.targets is not None
+    complete, _ = _time_first(Data(data.spec, replace(data.batch, features=data.batch.targets)))
+    task, widths = _task_loss(folder / "gcnet", data), _widths(data)
+    reconstruction = _import(folder / "gcnet", "loss").MaskedReconLoss()
+
+    def loss(answer: Any) -> Tensor:
+        predicted, rebuilt, _ = answer
+        return task(predicted) + reconstruction(rebuilt, [complete], [available], real, **widths)
+
+    return _training_step(network.parameters(), lambda: network([features], speakers, real, lengths), loss)
 
 
 def momke(folder: Path, data: Data, settings: Mapping[str, Any]) -> Step:
@@ -145,8 +178,33 @@ def comp(folder: Path, data: Data, settings: Mapping[str, Any]) -> Step:
         lbd=0.3,
     )
     features, available = _time_first(data)
-    labels, real, first = data.batch.labels, data.batch.real.float(), settings["first_stage"]
-    return _training_step(network.parameters(), lambda: network(features, labels, available, real, first))
+    labels, real, first = _labels(data), data.batch.real.float(), settings["first_stage"]
+    task, regression = _task_loss(folder / "ComP", data), data.spec.task == "regression"
+    losses = _import(folder / "ComP", "loss")
+    apart = losses.DisentangledLoss()
+    noise = losses.MaskedMSELoss()
+
+    def loss(answer: Any) -> Tensor:
+        _, joint, *unimodal, _, projected, rebuilt, shared, private, private_outputs = answer
+        parts = [part.chunk(3, dim=-1) for part in (shared, private)]
+        total = torch.stack([task(outputs) for outputs in unimodal]).sum()
+        if first and regression:
+            aim = torch.randn(labels.numel()).mul(1.5).clamp(-3, 3)
+            for outputs in private_outputs.chunk(3, dim=-1):
+                total = total + noise(outputs.reshape(-1, 1), aim, real)
+        elif first:
+            for outputs in private_outputs.chunk(3, dim=-1):
+                total = total + task(1 - outputs)
+        else:
+            total = 2 * total + task(joint) + nn.functional.mse_loss(rebuilt, projected)
+        for one, other in ((0, 1), (0, 2), (1, 2)):
+            (a, b), (c, d) = ((part[one], part[other]) for part in parts)
+            total = total + apart.foward_2(c, d, a, b, real)
+        return total
+
+    return _training_step(
+        network.parameters(), lambda: network(features, labels, available, real, first), loss
+    )
 
 
 class _Arguments(dict[str, Any]):

@@ -61,7 +61,6 @@ class GCNet(Method[GCNetParameters]):
 
     band: Tensor
     temporal: Tensor
-    modality_of_column: Tensor
     column_scale: Tensor
 
     def __init__(self, spec: DataSpec, parameters: GCNetParameters, services: Services) -> None:
@@ -95,11 +94,9 @@ class GCNet(Method[GCNetParameters]):
         # Structures that never change, cut to the longest dialogue of each batch.
         steps = spec.longest_dialogue
         widths = torch.tensor([modality.dim for modality in spec.modalities])
-        columns = torch.arange(len(widths)).repeat_interleave(widths)
         self.register_buffer("band", window_band(steps, hp.window_past, hp.window_future), persistent=False)
         self.register_buffer("temporal", temporal_relations(steps), persistent=False)
-        self.register_buffer("modality_of_column", columns, persistent=False)
-        self.register_buffer("column_scale", (1.0 / widths)[columns], persistent=False)
+        self.register_buffer("column_scale", (1.0 / widths).repeat_interleave(widths), persistent=False)
 
     # Inputs.
 
@@ -112,7 +109,12 @@ class GCNet(Method[GCNetParameters]):
     def inputs(self, batch: Batch) -> Tensor:
         """Concatenated features ``[B, S, ΣD]``, zero where absent, whatever was there."""
         features = torch.cat([batch.features[name] for name in self.spec.names], dim=-1)
-        return torch.where(self.available(batch)[..., self.modality_of_column], features, 0.0)
+        return torch.where(self._by_column(self.available(batch)), features, 0.0)
+
+    def _by_column(self, flags: Tensor) -> Tensor:
+        """``[..., M]`` to ``[..., ΣD]``: what is said of a modality, for each of its columns."""
+        parts = zip(flags.unbind(-1), self.spec.modalities, strict=True)
+        return torch.cat([flag[..., None].expand(*flag.shape, one.dim) for flag, one in parts], dim=-1)
 
     def packing(self, batch: Batch) -> Packing:
         """Which positions are computed: the real ones, or with ``pack_sequences`` off all."""
@@ -219,10 +221,10 @@ class GCNet(Method[GCNetParameters]):
         pack = states.packing.pack
         aligned = self.parameters_.recon_mask == "aligned"
         counted = batch.real if aligned else counted_by_release(batch.real)
-        missing = (~self.available(batch) & counted[..., None])[..., self.modality_of_column]
+        missing = self._by_column(pack(~self.available(batch) & counted[..., None]))
         targets = torch.cat([batch.targets[name] for name in self.spec.names], dim=-1)
         return reconstruction_loss(
-            states.reconstruction, pack(targets), pack(missing), self.column_scale, sum(batch.lengths)
+            states.reconstruction, pack(targets), missing, self.column_scale, sum(batch.lengths)
         )
 
     def build_optimizers(self, plan: StagePlan) -> list[torch.optim.Optimizer]:
