@@ -417,6 +417,8 @@ def _weights(method: Method) -> dict[str, torch.Tensor]:
 
 
 def _error(problem: BaseException) -> dict[str, str]:
+    if isinstance(problem.__cause__, StopIteration):  # a generator lets it through as another error only
+        problem = problem.__cause__
     try:
         message = str(problem) or type(problem).__name__
     except Exception:
