@@ -54,11 +54,15 @@ class Member(Lane, Generic[T]):
         """
         assert self._work is not None
         self.call = None
+        self._since = time.perf_counter()
         try:
             with self.random_state():
                 self.call = self._work.send(answer) if problem is None else self._work.throw(problem)
         except StopIteration as end:
             return end.value
+        finally:
+            self.seconds = self.now()
+            self._since = None
         return None
 
     def close(self) -> None:
@@ -68,8 +72,7 @@ class Member(Lane, Generic[T]):
 
     @contextmanager
     def random_state(self) -> Iterator[None]:
-        """Has torch draw from this run's generators, and counts the time."""
-        self._since = time.perf_counter()
+        """Has torch draw from this run's generators."""
         for default, own in zip(self._defaults, self._own, strict=True):
             default.set_state(own.get_state())
         try:
@@ -77,8 +80,6 @@ class Member(Lane, Generic[T]):
         finally:
             for default, own in zip(self._defaults, self._own, strict=True):
                 own.set_state(default.get_state())
-            self.seconds = self.now()
-            self._since = None
 
     def now(self) -> float:
         """Seconds of work on this run: its own, and its share of what was done together."""
@@ -97,8 +98,8 @@ def together(
 ) -> Generator[tuple[int, T], None, None]:
     """Carries out the work of runs that differ in their numbers only.
 
-    The run that is furthest behind comes first, so that runs come together again after one of them
-    ended a stage earlier, or continued from an earlier checkpoint.
+    Runs go through their epochs side by side, and who has ended a stage waits for the others. Those at
+    different steps of an epoch, or with weights of different stages, are carried out apart.
 
     Args:
         works: Makes the work of each run for its lane.

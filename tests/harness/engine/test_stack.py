@@ -2,6 +2,7 @@
 
 import json
 import signal
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -198,22 +199,21 @@ def test_after_an_interruption_a_stack_goes_on_from_the_checkpoints_of_its_runs(
             computed(folder, "late_fusion", SMALL["late_fusion"], 3, SEEDS, *settings)
     sizes = stacked_steps(monkeypatch)
     again = computed(folder, "late_fusion", SMALL["late_fusion"], 3, SEEDS, *settings)
-    assert 2 in sizes, "those behind come up first"
-    assert sizes[-1] == 3
+    assert 2 in sizes, "one run has fewer epochs to go"
+    assert sizes[-1] == 3, "and waits with its test"
     for seed in SEEDS:
         assert_same(whole[seed], again[seed])
         assert len(history(again[seed])) == 6
 
 
-def test_the_time_of_a_stack_is_shared_by_its_runs(tmp_path):
-    alone = computed(tmp_path, "comp", STACKED["comp"], 1)
-    together = computed(tmp_path, "comp", STACKED["comp"], 3)
-
-    def seconds(runs: dict[int, StoredRun]) -> float:
-        return sum(stored.record["timings"]["wall_s"] for stored in runs.values())
-
-    # Not three times as much, as it would be if every run counted all of it; machines are uneven.
-    assert seconds(together) < 2.5 * seconds(alone)
+@pytest.mark.parametrize("name", ["comp", "ad_mcpd"])
+def test_the_time_of_a_stack_is_shared_by_its_runs(name, tmp_path):
+    begun = time.perf_counter()
+    together = computed(tmp_path, name, STACKED[name], 3)
+    elapsed = time.perf_counter() - begun
+    seconds = [stored.record["timings"]["wall_s"] for stored in together.values()]
+    assert sum(seconds) <= elapsed
+    assert min(seconds) > 0
 
 
 def test_a_call_that_never_comes_back_is_stopped(tmp_path, monkeypatch):
