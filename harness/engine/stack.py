@@ -184,7 +184,7 @@ def _together(batches: Sequence[Batch], least: int) -> tuple[dict[str, Any], dic
     Dialogues are padded to the longest, or to ``least``; ``lengths`` are the longest of each position.
     """
     first = batches[0]
-    shared = all(batch is first for batch in batches)
+    shared = not least and all(batch is first for batch in batches)
     longest = [max(lengths) for lengths in zip(*(batch.lengths for batch in batches), strict=True)]
     steps = None if first.real.dim() == 1 else max(least, *(batch.real.shape[1] for batch in batches))
 

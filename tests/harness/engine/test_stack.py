@@ -31,7 +31,7 @@ STACKED: dict[str, dict[str, Any]] = {
     "late_fusion": SMALL["late_fusion"],
     "early_fusion": SMALL["early_fusion"],
     # Alone, dialogues are padded to the longest of their batch, and dropout draws for the padding too.
-    "momke": {**SMALL["momke"], "dropout": 0.0, "attention_dropout": 0.0},
+    "momke": {**SMALL["momke"], "dropout": 0.0, "attention_dropout": 0.0, "batch_size": 4},
     "comp": SMALL["comp"],
     "dmd": {**SMALL["dmd"], "update_epochs": 2},
     "ad_mcpd": PLAIN,
@@ -122,7 +122,7 @@ def test_every_method_that_says_so_is_tested_here():
 
 @pytest.mark.parametrize("name", ["momke", "late_fusion", "toys:STAGES_TOGETHER"])
 def test_a_run_does_not_depend_on_who_is_in_its_stack(name, tmp_path):
-    parameters = {**SMALL.get(name, {}), "epochs": 4}
+    parameters = {**SMALL.get(name, {}), "epochs": 4, "batch_size": 4}
     whole = computed(tmp_path, name, parameters, 3)
     parts = computed(tmp_path, name, parameters, 2, SEEDS[1:])
     lonely = computed(tmp_path, name, parameters, 2, SEEDS[:1])
