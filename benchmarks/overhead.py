@@ -120,14 +120,14 @@ class OwnWork:
 
     def __init__(self, method: str) -> None:
         from imer_bench.harness.engine import run, training
-        from imer_bench.harness.method import Method
+        from imer_bench.harness.method import has_validation_losses
         from imer_bench.harness.registry import method_class, method_info
 
         self.seconds = 0.0
         self._inside = False
         network = method_class(method_info(method))
         # The engine asks whether a method has validation losses of its own.
-        without = {"validation_losses"} if network.validation_losses is Method.validation_losses else set()
+        without = set() if has_validation_losses(network) else {"validation_losses"}
         self._places = [
             *((network, name) for name in HOOKS if name not in without),
             *((module, "score") for module in (run, training)),

@@ -234,3 +234,8 @@ class Method(nn.Module, ABC, Generic[P]):
             optimizer.load_state_dict(saved)
         for scheduler, saved in zip(self.schedulers, state["schedulers"], strict=True):
             scheduler.load_state_dict(saved)
+
+
+def has_validation_losses(method: type[Method[Any]]) -> bool:
+    """Whether a method has validation losses of its own, so that they are worth a pass."""
+    return method.validation_losses is not Method.validation_losses

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..batch import Batch
-from ..method import Method
+from ..method import Method, has_validation_losses
 from ..metrics import Outcome, evaluate
 from ..spec import DataSpec
 from .calls import Call, Work, alone
@@ -181,7 +181,7 @@ class Evaluation:
 
     def losses(self, method: Method) -> Work[dict[str, float]]:
         """Validation losses by name, ``loss/...``, averaged over conditions; empty if the method has none."""
-        if type(method).validation_losses is Method.validation_losses:
+        if not has_validation_losses(type(method)):
             return {}
         rows: list[dict[str, float]] = []
         for batches in self._batches:

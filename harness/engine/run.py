@@ -18,7 +18,7 @@ from .. import metrics as metric_registry
 from ..files import CannotWrite, write_json_lines, written_whole
 from ..hashing import derive_seed
 from ..language_models import LanguageModels, is_random
-from ..method import Method, Stage
+from ..method import Method, Stage, has_validation_losses
 from ..metrics import NonFinitePrediction, mean_over
 from ..protocol.plan import Execution, Plan, PlannedRun, can_stack
 from ..protocol.schema import Protocol
@@ -226,7 +226,7 @@ def computing(run: PlannedRun, shop: Workshop, report: Report | None, lane: Lane
     return _publish(run, shop.store, work, record, status, error, lane.now() - begun)
 
 
-def own_random_state(device: str) -> AbstractContextManager[None]:
+def own_random_state(device: str) -> AbstractContextManager[Any]:
     """Leaves torch's generators as they were."""
     return torch.random.fork_rng(devices=[torch.device(device)] if device == "cuda" else [])
 
@@ -324,8 +324,7 @@ def may_join_conditions(run: PlannedRun) -> bool:
 
     Not where predictions depend on the batch, nor where validation losses are means over it.
     """
-    has_losses = method_class(run.variant.info).validation_losses is not Method.validation_losses
-    return not _depends_on_batch(run) and not has_losses
+    return not _depends_on_batch(run) and not has_validation_losses(method_class(run.variant.info))
 
 
 def _depends_on_batch(run: PlannedRun) -> bool:

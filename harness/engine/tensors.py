@@ -252,6 +252,9 @@ class SplitTensors:
             sum(one.repaired for one in masks),
         )
 
+    def _is_stacked(self, masks: Masks) -> bool:
+        return len(masks.available) > len(self)
+
     def batch(self, units: Tensor, masks: Masks, labels: bool, targets: bool) -> Batch:
         """One batch; see ``batches``."""
         (only,) = self.batches([units], masks, labels, targets)
@@ -270,7 +273,7 @@ class SplitTensors:
             targets: Whether to give the true features of absent modalities.
         """
         group: list[_Place] = []
-        rows, stacked = 0, len(masks.available) > len(self)
+        rows, stacked = 0, self._is_stacked(masks)
         for chosen in units:
             place = self._place(chosen, stacked)
             if group and rows + place.size > self._rows_at_once:
@@ -319,7 +322,7 @@ class SplitTensors:
         """A batch of these rows ``[R]``; -1 is padding, and rows of stacked masks go on counting."""
         real = rows >= 0
         masked = rows.clamp(min=0)
-        safe = masked % len(self) if len(masks.available) > len(self) else masked
+        safe = masked % len(self) if self._is_stacked(masks) else masked
         available = masks.available[masked] & real[:, None]
         features: dict[str, Tensor] = {}
         true: dict[str, Tensor] = {}
