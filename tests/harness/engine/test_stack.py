@@ -106,6 +106,17 @@ def test_a_stack_trains_and_predicts_as_the_runs_alone(name, tmp_path, monkeypat
         assert together[seed].record["hashed"]["method"]["stacked"]
 
 
+@pytest.mark.parametrize("name", ["late_fusion", "comp"])
+def test_a_stack_is_trained_in_the_precision_that_is_asked_for(name, tmp_path):
+    settings = ["compute.precision=bf16"]
+    alone = computed(tmp_path, name, STACKED[name], 1, SEEDS, *settings)
+    together = computed(tmp_path, name, STACKED[name], 3, SEEDS, *settings)
+    single = computed(tmp_path, name, STACKED[name], 4)
+    for seed in SEEDS:
+        assert_same(alone[seed], together[seed], tolerance=2e-2)
+        assert np.abs(numbers(together[seed]) - numbers(single[seed])).max() > 1e-4, "not float32"
+
+
 def test_every_method_that_says_so_is_tested_here():
     from imer_bench.harness.registry import method_names
 
