@@ -33,9 +33,15 @@ class Stack:
     Args:
         methods: Methods of one class, settings and stage of training.
         generators: Where each draws its random numbers from.
+
+    Raises:
+        TypeError: The methods have a training step of their own, which a stack would pass over.
     """
 
     def __init__(self, methods: Sequence[Method], generators: Sequence[torch.Generator]) -> None:
+        if type(methods[0]).training_step is not Method.training_step:
+            name = type(methods[0]).__name__
+            raise TypeError(f"{name} has its own training_step and can't be stacked, as its record says")
         self._methods = methods
         self._generators = generators
         self._owners = [list(_owners(method)) for method in methods]

@@ -175,6 +175,13 @@ def test_a_run_that_fails_leaves_the_others_as_they_were(how, tmp_path, monkeypa
         assert_same(alone[seed], together[seed])
 
 
+def test_a_training_step_of_its_own_is_not_passed_over(tmp_path, monkeypatch):
+    network = method_class(method_info("late_fusion"))
+    monkeypatch.setattr(network, "training_step", lambda self, batch: {}, raising=False)
+    failed = computed(tmp_path, "late_fusion", SMALL["late_fusion"], 3)
+    assert {stored.record["error"]["type"] for stored in failed.values()} == {"TypeError"}
+
+
 def test_what_goes_wrong_in_the_stack_is_the_failure_of_all_its_runs(tmp_path, monkeypatch):
     network = method_class(method_info("late_fusion"))
     losses = network.losses
