@@ -65,8 +65,7 @@ def plan_protocol(
     )
     protocol = load_protocol(path, overrides)
     source = DataSource(None if data_root is None else Path(data_root), synthetic)
-    compute = protocol.compute
-    execution = Execution(device, compute.threads, compute.precision, compute.stack)
+    execution = Execution.of(protocol, device)
     return make_plan(protocol, load_data(protocol, source), execution, source)
 
 

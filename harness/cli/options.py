@@ -191,8 +191,7 @@ def execution_of(protocol: Protocol, device: str) -> Execution:
         if device == "cuda" and not found:
             raise UserError("--device cuda: this machine has no usable CUDA device; leave it out or use cpu")
         device = "cuda" if found else "cpu"
-    compute = protocol.compute
-    return Execution(device, compute.threads, compute.precision, compute.stack)
+    return Execution.of(protocol, device)
 
 
 def _cuda_is_available() -> bool:

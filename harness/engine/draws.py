@@ -20,6 +20,8 @@ from torch import Tensor
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
+Kind = Literal["kept", "normal", "uniform"]
+
 
 @dataclass(frozen=True)
 class Draw:
@@ -34,7 +36,7 @@ class Draw:
         device: Where they are.
     """
 
-    kind: Literal["kept", "normal", "uniform"]
+    kind: Kind
     share: float
     size: tuple[int, ...]
     stride: tuple[int, ...]
@@ -42,7 +44,7 @@ class Draw:
     device: torch.device
 
     @classmethod
-    def like(cls, tensor: Tensor, kind: Literal["kept", "normal", "uniform"], share: float) -> Draw:
+    def like(cls, tensor: Tensor, kind: Kind, share: float) -> Draw:
         """A draw for every element of a tensor."""
         numbers = torch.empty_like(tensor, dtype=torch.bool if kind == "kept" else None)
         return cls(kind, share, tuple(numbers.shape), numbers.stride(), numbers.dtype, numbers.device)
@@ -141,7 +143,7 @@ class OwnDraws(TorchFunctionMode):
             scores = scores.masked_fill(~attn_mask, -math.inf) if chosen else scores + attn_mask
         return self._dropout(scores.softmax(dim=-1), dropout_p) @ value
 
-    def _draw(self, like: Tensor, kind: Literal["kept", "normal", "uniform"], share: float = 0.0) -> Tensor:
+    def _draw(self, like: Tensor, kind: Kind, share: float = 0.0) -> Tensor:
         if self._drawn is None:
             return _DrawNow.apply(like, self._run, kind, share, self._now)  # type: ignore[no-any-return]
         draw, numbers = next(self._drawn, (None, None))

@@ -110,16 +110,15 @@ def together(
     Yields:
         Index and result of each run that ends.
     """
-    members: dict[int, Member[T]] = {}
+    members: list[Member[T]] = [Member(device) for _ in works]
     try:
         stacks = _Stacks()
-        for index, make in enumerate(works):
-            members[index] = member = Member(device)
+        for index, (member, make) in enumerate(zip(members, works, strict=True)):
             result = member.begin(make(member))
             if member.call is None:
                 yield index, _result(result)
-        while any(member.call is not None for member in members.values()):
-            now = _next(list(members.values()), kinds)
+        while any(member.call is not None for member in members):
+            now = _next(members, kinds)
             begun = time.perf_counter()
             answers: Sequence[object] = [None] * len(now)
             problem = None
@@ -133,9 +132,9 @@ def together(
                 member.seconds += spent
                 result = member.go_on(answer, problem)
                 if member.call is None:
-                    yield next(i for i, other in members.items() if other is member), _result(result)
+                    yield members.index(member), _result(result)
     finally:
-        for member in members.values():
+        for member in members:
             member.close()
 
 

@@ -181,7 +181,6 @@ def compute_group(
             yield run, compute(run, shop, report(run))
         return
     reset_peak_memory(shop.execution.device)
-    prepare_torch(shop.execution)
 
     def work_of(run: PlannedRun) -> Callable[[Lane], Work[StoredRun]]:
         return lambda lane: computing(run, shop, report(run), lane)

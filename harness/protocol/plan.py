@@ -110,6 +110,12 @@ class Execution:
     precision: str
     stack: int = 1
 
+    @classmethod
+    def of(cls, protocol: Protocol, device: str) -> Execution:
+        """How a protocol's runs are computed on a device."""
+        compute = protocol.compute
+        return cls(device, compute.threads, compute.precision, compute.stack)
+
 
 @dataclass(frozen=True)
 class PlannedRun:

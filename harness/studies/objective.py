@@ -18,7 +18,15 @@ from sqlalchemy.exc import SQLAlchemyError
 from ..engine.calls import alone
 from ..engine.deadline import deadline
 from ..engine.evaluation import Condition, Evaluation, Predicted, score
-from ..engine.run import RunServices, SplitCache, Workshop, build_method, prepare_torch, training_job
+from ..engine.run import (
+    RunServices,
+    SplitCache,
+    Workshop,
+    build_method,
+    own_random_state,
+    prepare_torch,
+    training_job,
+)
 from ..engine.training import Job, Progress, Training
 from ..files import CannotWrite, written_whole
 from ..language_models import LanguageModels
@@ -124,7 +132,7 @@ class Objective:
     def _train(self, trial: optuna.Trial, trained: Trained, parameters: HyperParameters) -> None:
         prepare_torch(self.plan.execution)
         device = torch.device(self.plan.execution.device)
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        with own_random_state(self.plan.execution.device):
             for index, planned in enumerate(self.plan.runs):
                 run = replace(planned, parameters=parameters)
                 with deadline(self.plan.protocol.compute.max_minutes):

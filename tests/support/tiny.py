@@ -65,7 +65,6 @@ def write_tiny(folder: Path, extra: str = "") -> Path:
 def tiny_plan(folder: Path, *settings: str, extra: str = "", source: DataSource | None = None) -> Plan:
     """The plan of the tiny protocol under some ``key=value`` settings."""
     protocol = load_protocol(write_tiny(folder, extra), Overrides(settings))
-    compute = protocol.compute
-    execution = Execution("cpu", compute.threads, compute.precision, compute.stack)
+    execution = Execution.of(protocol, "cpu")
     source = source or DataSource()
     return make_plan(protocol, load_data(protocol, source), execution, source)

@@ -57,6 +57,20 @@ def wait_for(condition, seconds=90):
     return found
 
 
+def worker_at_work(process: subprocess.Popen[str], folder: Path) -> psutil.Process:
+    """The worker of a command that holds the first run with a checkpoint."""
+    checkpoint = wait_for(lambda: list(folder.glob("work/*/checkpoint.safetensors")))[0]
+    held = folder / "locks" / f"{checkpoint.parent.name}.lock"
+    (victim,) = wait_for(
+        lambda: [
+            child
+            for child in psutil.Process(process.pid).children(recursive=True)
+            if any(Path(file.path) == held for file in child.open_files())
+        ]
+    )
+    return victim
+
+
 def test_two_at_a_time_give_the_results_of_one_at_a_time_byte_for_byte(tmp_path):
     plan = tiny_plan(tmp_path, *MATCHED, extra=SEVERAL)
     one, two = Store(tmp_path / "one"), Store(tmp_path / "two")
@@ -79,15 +93,7 @@ def test_a_run_whose_process_is_killed_continues_in_another_one(tmp_path):
     path = write_tiny(tmp_path)
     process = bench(tmp_path, "--protocol", path, "--jobs", "2", *settings)
     folder = tmp_path / "results" / "tiny"
-    checkpoint = wait_for(lambda: list(folder.glob("work/*/checkpoint.safetensors")))[0]
-    held = folder / "locks" / f"{checkpoint.parent.name}.lock"
-    (victim,) = wait_for(
-        lambda: [
-            child
-            for child in psutil.Process(process.pid).children(recursive=True)
-            if any(Path(file.path) == held for file in child.open_files())
-        ]
-    )
+    victim = worker_at_work(process, folder)
     victim.kill()
     out, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
@@ -107,15 +113,7 @@ def test_a_stack_whose_process_is_killed_continues_in_another_one(tmp_path):
     path = write_tiny(tmp_path)
     process = bench(tmp_path, "--protocol", path, "--jobs", "2", *settings)
     folder = tmp_path / "results" / "tiny"
-    checkpoint = wait_for(lambda: list(folder.glob("work/*/checkpoint.safetensors")))[0]
-    held = folder / "locks" / f"{checkpoint.parent.name}.lock"
-    (victim,) = wait_for(
-        lambda: [
-            child
-            for child in psutil.Process(process.pid).children(recursive=True)
-            if any(Path(file.path) == held for file in child.open_files())
-        ]
-    )
+    victim = worker_at_work(process, folder)
     assert sum("locks" in file.path for file in victim.open_files()) == 2
     victim.kill()
     out, err = process.communicate(timeout=120)
